@@ -1,0 +1,22 @@
+"""Which array library an array belongs to: the one line that lets an op run on NumPy and on CuPy."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+
+def array_module(x: Any) -> Any:
+    """Return the module whose functions work on ``x``: ``cupy`` for CuPy arrays, ``numpy`` for all else.
+
+    CuPy is never imported from here: an array of CuPy's can only exist where CuPy is already imported.
+
+    Examples
+    --------
+    >>> array_module(np.ones(3)).__name__
+    'numpy'
+    """
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        return cupy
+    return np

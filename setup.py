@@ -1,0 +1,44 @@
+"""Packaging of npbert. Metadata lives here; tool settings live in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "npbert" / "__init__.py").read_text(encoding="utf-8"))[1]
+
+EXTRAS = {
+    "cli": ["rich>=13"],
+    "plot": ["matplotlib>=3.8"],
+    "hub": ["huggingface_hub>=0.23"],
+    "tokenizers": ["tokenizers>=0.20"],
+    "test": ["pytest>=8", "hypothesis>=6.100", "mpmath>=1.3", "rich>=13"],
+    "lint": ["ruff>=0.6", "mypy>=1.11"],
+    # Only for comparisons; the default tests pass without any of these.
+    "oracle": ["torch", "transformers>=5", "tokenizers>=0.20", "sentence-transformers>=5"],
+}
+
+setup(
+    name="npbert",
+    version=VERSION,
+    description="A BERT you can read, check and embed: NumPy, with hand-written backward passes",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    # kernels/ sits at the top level of the checkout, for people who come for it, but is installed
+    # inside npbert: a package named "kernels" already exists elsewhere.
+    packages=[*find_packages(include=["npbert", "npbert.*"]), "npbert.kernels"],
+    package_dir={"npbert.kernels": "kernels"},
+    package_data={"npbert": ["py.typed"], "npbert.kernels": ["*.cu", "README.md"]},
+    install_requires=["numpy>=2", "safetensors>=0.4", "threadpoolctl>=3"],
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["npbert = npbert.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Intended Audience :: Science/Research",
+        "Intended Audience :: Education",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)
