@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 
+# An array of either library. CuPy's cannot be named without importing it, so checkers see Any.
+Array = Any
+
 
 def array_module(x: Any) -> Any:
     """Return the module whose functions work on ``x``: ``cupy`` for CuPy arrays, ``numpy`` for all else.
