@@ -25,7 +25,7 @@ setup(
     description="A BERT you can read, check and embed: NumPy, with hand-written backward passes",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="MIT",
+    license_expression="MIT",
     python_requires=">=3.10",
     # kernels/ sits at the top level of the checkout, for people who come for it, but is installed
     # inside npbert: a package named "kernels" already exists elsewhere.
