@@ -1,0 +1,203 @@
+"""The two tasks that BERT is pre-trained on: fill in masked words, and tell whether two sentences follow.
+
+The word scores are ``decoder(layernorm(activation(linear(hidden))))``. The decoder has a row for each
+word of the vocabulary, and is by default the word embedding itself (Press and Wolf, arXiv:1608.05859):
+that table is then used twice, and :func:`npbert.heads.task_backward` adds its two gradients.
+"""
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from npbert.config import BertConfig
+from npbert.heads.interface import HeadGradients, HeadOptions, HeadOutput
+from npbert.labels import IGNORE_INDEX, Labels
+from npbert.model import ModelOutput, Params
+from npbert.ops.array_module import Array, array_module
+from npbert.params import decoder_names
+
+TRANSFORM = "cls.predictions.transform"
+SEQ_RELATIONSHIP = "cls.seq_relationship"
+
+
+class PredictionsCache(NamedTuple):
+    """What :func:`predictions_backward` needs."""
+
+    dense: Any
+    activation: Any
+    layernorm: Any
+    decoder: Any
+
+
+def predictions_forward(
+    params: Params, config: BertConfig, hidden: Array, ops: ModuleType
+) -> tuple[Array, PredictionsCache]:
+    """Score every word of the vocabulary, for each row of ``hidden``.  (..., D) -> (..., V)"""
+    decoder_weight, decoder_bias = decoder_names(config)
+    dense, dense_cache = ops.linear_forward(
+        hidden, params[f"{TRANSFORM}.dense.weight"], params[f"{TRANSFORM}.dense.bias"]
+    )
+    activated, activation_cache = ops.activation_forward(dense, config.hidden_act)
+    normalised, layernorm_cache = ops.layernorm_forward(
+        activated,
+        params[f"{TRANSFORM}.LayerNorm.weight"],
+        params[f"{TRANSFORM}.LayerNorm.bias"],
+        config.layer_norm_eps,
+    )
+    logits, decoder_cache = ops.linear_forward(normalised, params[decoder_weight], params[decoder_bias])
+    return logits, PredictionsCache(dense_cache, activation_cache, layernorm_cache, decoder_cache)
+
+
+def predictions_backward(
+    dlogits: Array, cache: PredictionsCache, config: BertConfig, ops: ModuleType
+) -> tuple[Array, Params]:
+    """Backward of :func:`predictions_forward`; returns ``dhidden`` and the parameters' gradients."""
+    decoder_weight, decoder_bias = decoder_names(config)
+    grads: Params = {}
+    dnormalised, grads[decoder_weight], grads[decoder_bias] = ops.linear_backward(dlogits, cache.decoder)
+    dactivated, grads[f"{TRANSFORM}.LayerNorm.weight"], grads[f"{TRANSFORM}.LayerNorm.bias"] = (
+        ops.layernorm_backward(dnormalised, cache.layernorm)
+    )
+    ddense = ops.activation_backward(dactivated, cache.activation)
+    dhidden, grads[f"{TRANSFORM}.dense.weight"], grads[f"{TRANSFORM}.dense.bias"] = ops.linear_backward(
+        ddense, cache.dense
+    )
+    return dhidden, grads
+
+
+class MaskedLMCache(NamedTuple):
+    """What :func:`masked_lm_backward` needs."""
+
+    places: Array | None  # (M,) int, the scored tokens of the flattened batch; None: all
+    hidden_shape: tuple[int, int, int]  # (B, T, D)
+    predictions: PredictionsCache
+    loss: Any
+
+
+def masked_lm_forward(
+    params: Params,
+    config: BertConfig,
+    body: ModelOutput,
+    labels: Labels,
+    options: HeadOptions,
+    ops: ModuleType,
+) -> tuple[HeadOutput, MaskedLMCache]:
+    """Score the words at each token, and compare with the words that were hidden.
+
+    About one token in seven has a label, and the V scores of a token are most of the work. Where only
+    the loss is wanted (``options.all_logits`` False), the M labelled tokens are gathered first; the
+    ``"logits"`` are then (M, V), in reading order.
+    """
+    xp = array_module(body.last_hidden_state)
+    batch, tokens, width = body.last_hidden_state.shape
+    hidden = body.last_hidden_state.reshape(batch * tokens, width)  # (B, T, D) -> (B*T, D)
+    words = None if labels.labels is None else labels.labels.reshape(-1)  # (B*T,)
+    places = None
+    if words is not None and not options.all_logits:
+        places = xp.flatnonzero(words != IGNORE_INDEX)  # (M,)
+        hidden, words = hidden[places], words[places]  # (M, D), (M,)
+
+    logits, predictions_cache = predictions_forward(params, config, hidden, ops)  # (M or B*T, V)
+    loss = loss_cache = None
+    if words is not None:
+        loss, loss_cache = ops.cross_entropy_forward(logits, words, IGNORE_INDEX, options.reduction)
+    if places is None:
+        logits = logits.reshape(batch, tokens, -1)  # (B*T, V) -> (B, T, V)
+    cache = MaskedLMCache(places, (batch, tokens, width), predictions_cache, loss_cache)
+    return HeadOutput(loss, {"logits": logits}), cache
+
+
+def masked_lm_backward(
+    dloss: Array, cache: MaskedLMCache, config: BertConfig, ops: ModuleType
+) -> HeadGradients:
+    """Backward of :func:`masked_lm_forward`: tokens whose words were not scored get zero."""
+    batch, tokens, width = cache.hidden_shape
+    dlogits = ops.cross_entropy_backward(dloss, cache.loss)
+    dhidden, grads = predictions_backward(dlogits, cache.predictions, config, ops)  # (M or B*T, D)
+    if cache.places is not None:
+        xp = array_module(dhidden)
+        dhidden_of_places = dhidden
+        dhidden = xp.zeros((batch * tokens, width), dtype=dhidden.dtype)
+        dhidden[cache.places] = dhidden_of_places  # no place occurs twice
+    return HeadGradients(dhidden.reshape(batch, tokens, width), None, grads)
+
+
+class NextSentenceCache(NamedTuple):
+    """What :func:`next_sentence_backward` needs."""
+
+    linear: Any
+    loss: Any
+
+
+def next_sentence_forward(
+    params: Params,
+    config: BertConfig,
+    body: ModelOutput,
+    labels: Labels,
+    options: HeadOptions,
+    ops: ModuleType,
+) -> tuple[HeadOutput, NextSentenceCache]:
+    """Score whether the second sentence follows the first (class 0) or not (class 1).  (B, D) -> (B, 2)"""
+    logits, linear_cache = ops.linear_forward(
+        body.pooler_output, params[f"{SEQ_RELATIONSHIP}.weight"], params[f"{SEQ_RELATIONSHIP}.bias"]
+    )
+    loss = loss_cache = None
+    if labels.labels is not None:
+        loss, loss_cache = ops.cross_entropy_forward(logits, labels.labels, IGNORE_INDEX, options.reduction)
+    return HeadOutput(loss, {"logits": logits}), NextSentenceCache(linear_cache, loss_cache)
+
+
+def next_sentence_backward(
+    dloss: Array, cache: NextSentenceCache, config: BertConfig, ops: ModuleType
+) -> HeadGradients:
+    """Backward of :func:`next_sentence_forward`."""
+    grads: Params = {}
+    dlogits = ops.cross_entropy_backward(dloss, cache.loss)
+    dpooled, grads[f"{SEQ_RELATIONSHIP}.weight"], grads[f"{SEQ_RELATIONSHIP}.bias"] = ops.linear_backward(
+        dlogits, cache.linear
+    )
+    return HeadGradients(None, dpooled, grads)
+
+
+class PretrainingCache(NamedTuple):
+    """What :func:`pretraining_backward` needs."""
+
+    masked_lm: MaskedLMCache
+    next_sentence: NextSentenceCache
+
+
+def pretraining_forward(
+    params: Params,
+    config: BertConfig,
+    body: ModelOutput,
+    labels: Labels,
+    options: HeadOptions,
+    ops: ModuleType,
+) -> tuple[HeadOutput, PretrainingCache]:
+    """Do both tasks; the loss is the sum of the two, or the one whose labels were given."""
+    words, masked_lm_cache = masked_lm_forward(params, config, body, labels, options, ops)
+    pair_labels = Labels(labels=labels.next_sentence_label)
+    pairs, next_sentence_cache = next_sentence_forward(params, config, body, pair_labels, options, ops)
+    losses = [loss for loss in (words.loss, pairs.loss) if loss is not None]
+    logits = {
+        "prediction_logits": words.logits["logits"],
+        "seq_relationship_logits": pairs.logits["logits"],
+    }
+    cache = PretrainingCache(masked_lm_cache, next_sentence_cache)
+    return HeadOutput(sum(losses) if losses else None, logits), cache
+
+
+def pretraining_backward(
+    dloss: Array, cache: PretrainingCache, config: BertConfig, ops: ModuleType
+) -> HeadGradients:
+    """Backward of :func:`pretraining_forward`: each task gets the sum's gradient."""
+    dlast_hidden_state = dpooler_output = None
+    grads: Params = {}
+    if cache.masked_lm.loss is not None:
+        words = masked_lm_backward(dloss, cache.masked_lm, config, ops)
+        dlast_hidden_state = words.dlast_hidden_state
+        grads |= words.grads
+    if cache.next_sentence.loss is not None:
+        pairs = next_sentence_backward(dloss, cache.next_sentence, config, ops)
+        dpooler_output = pairs.dpooler_output
+        grads |= pairs.grads
+    return HeadGradients(dlast_hidden_state, dpooler_output, grads)
