@@ -1,0 +1,29 @@
+"""Check a hand-written backward pass, anyone's, against independent oracles.
+
+    import npbert.gradcheck
+    report = npbert.gradcheck.check(forward, backward, args)
+    print(report)
+    report.raise_if_failed()
+
+`check` compares every gradient with the derivative of the forward, by the complex step or, where the forward
+is not analytic, by extrapolated real differences that know how far to trust themselves. It also tests what
+any correct pair has in common: the adjoint identity, Taylor's remainder, linearity in the cotangent, exact
+shapes and dtypes, inputs left alone, the same result twice.
+
+``npbert.gradcheck.suite`` is the table of checks over this package's own ops, layers and heads.
+"""
+
+from npbert.gradcheck.check import check
+from npbert.gradcheck.oracles import Estimate, complex_step, ridders
+from npbert.gradcheck.report import CheckResult, GradientCheckError, Report, TensorResult
+
+__all__ = [
+    "CheckResult",
+    "Estimate",
+    "GradientCheckError",
+    "Report",
+    "TensorResult",
+    "check",
+    "complex_step",
+    "ridders",
+]

@@ -1,0 +1,71 @@
+"""Is the forward analytic? Only then is the complex step an oracle, and it gives no sign of its own."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from npbert.gradcheck.objective import Objective
+from npbert.gradcheck.oracles import COMPLEX_STEP, complex_step, contradiction
+from npbert.gradcheck.pair import Array, BrokenPair
+
+# The complex and the real evaluation take different code paths (another exp, another matrix product), so they
+# agree to round-off only.
+SAME_REAL_PART = 1e-9
+
+
+def why_not_analytic(objective: Objective, base: Sequence[Array], rng: np.random.Generator) -> str | None:
+    """Return what shows that the complex step cannot be trusted with this forward, None if nothing does.
+
+    Parameters
+    ----------
+    objective : Objective
+        The forward.
+    base : sequence of ndarray
+        The outputs at the real arguments, those that have a cotangent.
+    rng : Generator
+        Draws the directions.
+
+    Returns
+    -------
+    str or None
+        In the order of the tests: the forward raises on complex arguments; an output is not finite, or
+        is real although it depends on them; its real part differs from the real evaluation; or the complex
+        step along one argument plainly contradicts real differences.
+    """
+    everywhere = {number: rng.standard_normal(value.shape) for number, value in enumerate(objective.values)}
+    try:
+        outputs = objective.outputs(everywhere, 1j * COMPLEX_STEP)
+    except BrokenPair as error:
+        return f"on complex arguments, {error.detail}"
+    for number, (real, found) in enumerate(zip(base, outputs, strict=True)):
+        if found.shape != real.shape:
+            return (
+                f"output {number} has shape {found.shape} for complex arguments, {real.shape} for real ones"
+            )
+        if not np.all(np.isfinite(found)):
+            return f"output {number} is not finite for complex arguments"
+        if not np.iscomplexobj(found) and _depends(objective, everywhere, number, real):
+            return f"output {number} is real for complex arguments: the forward drops the imaginary part"
+        difference = float(np.max(np.abs(np.real(found) - real), initial=0.0))
+        if difference > SAME_REAL_PART * float(np.max(np.abs(real), initial=0.0)):
+            return f"the real part of output {number} differs from the real evaluation by {difference:.1e}"
+    for number, along in everywhere.items():
+        terms = objective.along({number: along})
+        imaginary = complex_step(terms).value
+        try:
+            real_difference = contradiction(terms, imaginary, objective.scale(number))
+        except BrokenPair:
+            continue
+        if real_difference is not None:
+            name = objective.pair.leaves[number].name
+            figures = f"the complex step gives {imaginary:.6g}, real differences {real_difference:.6g}"
+            return f"along {name}, {figures}"
+    return None
+
+
+def _depends(objective: Objective, direction: dict[int, Array], number: int, base: Array) -> bool:
+    """Tell whether an output changes when the arguments move a little."""
+    try:
+        return not np.array_equal(objective.outputs(direction, 1e-3)[number], base)
+    except BrokenPair:
+        return True

@@ -1,0 +1,247 @@
+"""What a check found: plain data that prints itself, turns into JSON, or fails a test."""
+
+import textwrap
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["passed", "failed", "inconclusive", "skipped"]
+
+
+@dataclass(frozen=True)
+class TensorResult:
+    """The comparison of one gradient with its reference.
+
+    Attributes
+    ----------
+    name : str
+        The argument, or the key of the entry where the argument is a dictionary.
+    shape : tuple of int
+        Shape of the argument; ``dtype`` is its dtype as the caller passed it.
+    status : {"passed", "failed", "inconclusive"}
+        Inconclusive: the oracle's own uncertainty is larger than the tolerance, or the comparison proves
+        nothing (see ``note``).
+    max_error : float or None
+        Largest error, relative to the norm of the reference's row (see `npbert.gradcheck.compare`).
+        None where there was nothing to compare, as are the next four.
+    worst_index : tuple of int or None
+        Where that error is.
+    gradient, reference : float or None
+        The two values there.
+    uncertainty : float or None
+        The oracle's uncertainty there, absolute: ten times its error estimate plus the round-off floor.
+    projection_error : float or None
+        Largest relative error along random directions through the whole tensor; None where every
+        coordinate was compared.
+    fraction_wrong : float
+        Of the compared coordinates, the fraction that is wrong.
+    compared, size : int
+        Number of coordinates compared, and that there are.
+    oracle : str
+        The oracle that gave the reference.
+    structural_zero : bool
+        True where the caller declared that this gradient is exactly zero.
+    note : str
+        What else there is to say, in words.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    status: Status
+    max_error: float | None = None
+    worst_index: tuple[int, ...] | None = None
+    gradient: float | None = None
+    reference: float | None = None
+    uncertainty: float | None = None
+    projection_error: float | None = None
+    fraction_wrong: float = 0.0
+    compared: int = 0
+    size: int = 0
+    oracle: str = ""
+    structural_zero: bool = False
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One named property of the pair, such as ``"inputs unmodified by forward"``.
+
+    Attributes
+    ----------
+    name : str
+        The property, the same words in every report.
+    status : {"passed", "failed", "inconclusive", "skipped"}
+        Skipped: it did not apply, ``detail`` says why.
+    figure, limit : float or None
+        The measured number and what it is held against, where the property has one.
+    detail : str
+        What happened, in words.
+    """
+
+    name: str
+    status: Status
+    figure: float | None = None
+    limit: float | None = None
+    detail: str = ""
+
+
+class GradientCheckError(AssertionError):
+    """Raised by `Report.raise_if_failed`; its text is the whole report."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that one call of `npbert.gradcheck.check` found.
+
+    Attributes
+    ----------
+    subject : str
+        The names of the two functions.
+    tensors : tuple of TensorResult
+        One a gradient, in the order of the arguments.
+    checks : tuple of CheckResult
+        The properties that hold for any correct pair, in the order in which they were tested.
+    oracle : str
+        ``"complex_step"``, ``"ridders"``, or ``""`` where the check ended before any oracle ran.
+    rtol : float
+        The tolerance of the comparison with the oracle.
+    seed : int
+        Seed of the cotangents, sampled coordinates and directions.
+    evaluations : int
+        How often the forward was run by the oracle.
+    seconds : float
+        Wall time.
+    reproduce : str
+        A line of Python that runs this check again.
+    """
+
+    subject: str
+    tensors: tuple[TensorResult, ...]
+    checks: tuple[CheckResult, ...]
+    oracle: str
+    rtol: float
+    seed: int
+    evaluations: int
+    seconds: float
+    reproduce: str
+
+    @property
+    def status(self) -> Status:
+        """``"failed"`` if anything failed, else ``"inconclusive"`` if anything was, else ``"passed"``."""
+        found = {row.status for row in self.tensors} | {check.status for check in self.checks}
+        if "failed" in found:
+            return "failed"
+        return "inconclusive" if "inconclusive" in found else "passed"
+
+    @property
+    def ok(self) -> bool:
+        """True where everything passed: an inconclusive check is not a proof."""
+        return self.status == "passed"
+
+    @property
+    def max_error(self) -> float | None:
+        """The largest relative error of any tensor, along projections too; None where none was compared."""
+        errors = [error for row in self.tensors for error in (row.max_error, row.projection_error)]
+        return max((error for error in errors if error is not None), default=None)
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """The names of the tensors and checks that failed or were inconclusive."""
+        checks = [check.name for check in self.checks if _matters(check.status)]
+        return (*checks, *(row.name for row in self.tensors if _matters(row.status)))
+
+    def __bool__(self) -> bool:
+        """Return `ok`, so that ``assert check(...)`` does what it says."""
+        return self.ok
+
+    def raise_if_failed(self) -> None:
+        """Raise `GradientCheckError`, with the report as its text, unless everything passed."""
+        if not self.ok:
+            raise GradientCheckError(f"\n{self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as dictionaries, lists, strings and numbers that ``json.dumps`` accepts.
+
+        Numbers that JSON cannot hold (NaN, infinities) become strings.
+        """
+        summary = {"status": self.status, "max_error": self.max_error}
+        return {key: _jsonable(value) for key, value in {**summary, **asdict(self)}.items()}
+
+    def __str__(self) -> str:
+        error = "" if self.max_error is None else f", worst relative error {self.max_error:.1e}"
+        how = f"{self.oracle.replace('_', ' ') or 'no oracle'}, rtol {self.rtol:.0e}, seed {self.seed}"
+        lines = [f"{self.subject}: {self.status.upper()}{error} ({how}, {self.seconds:.2f} s)"]
+        if self.tensors:
+            lines += ["", *_columns([_TENSOR_HEADER, *map(_tensor_cells, self.tensors)])]
+        notes = [f"{row.name}: {row.note}" for row in self.tensors if row.note]
+        if notes:
+            lines += ["", *(f"  {note}" for note in notes)]
+        plain = [check for check in self.checks if check.status == "passed" and check.figure is None]
+        telling = [_check_cells(check) for check in self.checks if check not in plain]
+        lines += ["", *_columns(telling)] if telling else []
+        if plain:
+            names = "passed: " + ", ".join(check.name for check in plain)
+            lines += ["", *textwrap.wrap(names, 108, initial_indent="  ", subsequent_indent="          ")]
+        lines += ["", f"  reproduce: {self.reproduce}"]
+        return "\n".join(lines)
+
+
+_TENSOR_HEADER = [
+    "tensor",
+    "shape",
+    "status",
+    "error",
+    "at",
+    "gradient",
+    "reference",
+    "±",
+    "wrong",
+    "compared",
+]
+
+
+def _tensor_cells(row: TensorResult) -> list[str]:
+    """Return the cells of one line of the table of tensors."""
+    return [
+        row.name,
+        str(row.shape),
+        row.status,
+        _number(row.max_error, ".1e"),
+        "" if row.worst_index is None else str(list(row.worst_index)),
+        _number(row.gradient, ".9g"),
+        _number(row.reference, ".9g"),
+        _number(row.uncertainty, ".0e"),
+        f"{row.fraction_wrong:.0%}",
+        f"{row.compared} of {row.size}",
+    ]
+
+
+def _check_cells(check: CheckResult) -> list[str]:
+    """Return the cells of one line of the list of properties."""
+    figure = "" if check.figure is None else f"{check.figure:.3g}"
+    limit = "" if check.limit is None else f"(limit {check.limit:.3g})"
+    return [check.status, check.name, figure, limit, check.detail]
+
+
+def _columns(rows: list[list[str]]) -> list[str]:
+    """Align cells in columns, two spaces apart."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def _matters(status: Status) -> bool:
+    return status in ("failed", "inconclusive")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _jsonable(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(entry) for entry in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return str(value)
+    return value
