@@ -1,3 +1,31 @@
-"""npbert: a BERT you can read, check and embed."""
+"""npbert: a BERT you can read, check and embed.
+
+>>> import npbert
+>>> config = npbert.BertConfig(vocab_size=30, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+...                            intermediate_size=16, max_position_embeddings=8)
+>>> bert = npbert.Bert(config, npbert.init_params(config, "masked_lm", seed=0), task="masked_lm")
+>>> loss, grads = bert.loss_and_grads(input_ids=[[2, 5, 3]], labels=[[-100, 7, -100]])
+>>> grads.keys() == bert.params.keys()
+True
+"""
+
+from npbert import gradcheck
+from npbert.bert import Bert, BertOutput, MaskPrediction, load
+from npbert.config import BertConfig
+from npbert.params import TASKS, init_params
+from npbert.tokenizer import WordPieceTokenizer
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "TASKS",
+    "Bert",
+    "BertConfig",
+    "BertOutput",
+    "MaskPrediction",
+    "WordPieceTokenizer",
+    "__version__",
+    "gradcheck",
+    "init_params",
+    "load",
+]

@@ -1,0 +1,694 @@
+"""Bert, the object that users hold: parameters, configuration and tokenizer, and what they can do."""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from npbert import ops
+from npbert.checkpoint.huggingface import read_checkpoint, task_from_architectures, write_checkpoint
+from npbert.checkpoint.sentence_transformers import (
+    MODULES_NAME,
+    PoolingSettings,
+    pooling_files,
+    read_pooling,
+    transformer_directory,
+)
+from npbert.checkpoint.source import find_directory
+from npbert.config import BertConfig
+from npbert.heads import HeadOptions, task_backward, task_forward
+from npbert.inputs import ModelInputs, prepare_inputs
+from npbert.labels import LABELS_OF_TASK, prepare_labels
+from npbert.model import ModelOutput, model_backward, model_forward
+from npbert.params import (
+    BODY_PREFIX,
+    TASKS_WITH_DECODER,
+    Params,
+    canonical_names,
+    check_task,
+    init_params,
+    parameter_shapes,
+    subset,
+    validate_params,
+    with_prefix,
+)
+from npbert.progress import progress_bar
+from npbert.tokenizer import WordPieceTokenizer
+
+Array = NDArray[Any]
+
+# Each engine is a module with the names of npbert.ops.
+BACKENDS: Final[dict[str, ModuleType]] = {"reference": ops, "cpu": ops}
+DTYPES: Final = ("float32", "float64")
+DEFAULT_BATCH_TOKENS: Final = 4096
+TOKENIZER_FILES: Final = ("vocab.txt", "tokenizer.json")
+
+
+@dataclass(frozen=True)
+class BertOutput:
+    """What `Bert.forward` returns, under Hugging Face's names. What a task does not have is None.
+
+    Attributes
+    ----------
+    loss : () floating
+        Where labels were given.
+    logits : floating
+        Scores: (B, T, V) for masked_lm, (B, 2) for next_sentence, (B, num_labels) for
+        sequence_classification, (B, T, num_labels) for token_classification, (B, C) for
+        multiple_choice.
+    prediction_logits, seq_relationship_logits : (B, T, V) and (B, 2) floating
+        Of pretraining.
+    start_logits, end_logits : (B, T) floating
+        Of question_answering.
+    last_hidden_state : (B, T, D) floating
+    pooler_output : (B, D) floating
+    hidden_states : tuple of (B, T, D) floating
+        The embeddings, then each layer's output; on request.
+    attentions : tuple of (B, N, T, T) floating
+        Each layer's attention probabilities; on request.
+    """
+
+    loss: Any = None
+    logits: Array | None = None
+    prediction_logits: Array | None = None
+    seq_relationship_logits: Array | None = None
+    start_logits: Array | None = None
+    end_logits: Array | None = None
+    last_hidden_state: Array | None = None
+    pooler_output: Array | None = None
+    hidden_states: tuple[Array, ...] | None = None
+    attentions: tuple[Array, ...] | None = None
+
+
+class MaskPrediction(NamedTuple):
+    """One word that `Bert.fill_mask` proposes for one mask."""
+
+    token: str
+    token_id: int
+    probability: float
+
+
+class Bert:
+    """A BERT with its parameters, and perhaps its tokenizer.
+
+    Parameters
+    ----------
+    config : BertConfig
+    params : mapping of str to array
+        Under Hugging Face's names, with or without ``"bert."``; see `npbert.init_params`. Arrays that
+        have the right dtype are used as they are, not copied.
+    tokenizer : WordPieceTokenizer, optional
+        Needed by `encode` and `fill_mask`.
+    task : str
+        One of "encoder", "pretraining", "masked_lm", "next_sentence", "sequence_classification",
+        "token_classification", "question_answering", "multiple_choice".
+    dtype : float32 or float64, optional
+        What is computed in. None: that of the parameters.
+    backend : str
+        "reference" (the textbook, `npbert.ops`) or "cpu" (at present the same).
+    pooling : PoolingSettings, optional
+        How `encode` makes one vector of a text. None: the mean of its tokens, not normalised.
+
+    Attributes
+    ----------
+    config, tokenizer, task, backend, pooling
+        As given.
+    dtype : numpy.dtype
+    params : dict of str to array
+        To train a model, change these arrays, or put others into the dict.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is missing, has a wrong shape or is not finite, or an argument is not one of the
+        above.
+
+    Examples
+    --------
+    >>> config = BertConfig(vocab_size=50, hidden_size=12, num_hidden_layers=1, num_attention_heads=3,
+    ...                     intermediate_size=24, max_position_embeddings=16)
+    >>> bert = Bert(config, init_params(config, "masked_lm", seed=0), task="masked_lm")
+    >>> bert.forward(input_ids=[[2, 7, 3]]).logits.shape
+    (1, 3, 50)
+    """
+
+    def __init__(
+        self,
+        config: BertConfig,
+        params: Mapping[str, Array],
+        tokenizer: WordPieceTokenizer | None = None,
+        task: str = "pretraining",
+        dtype: DTypeLike | None = None,
+        backend: str = "cpu",
+        pooling: PoolingSettings | None = None,
+    ) -> None:
+        check_task(task)
+        self._ops = _engine(backend)
+        arrays = {name: np.asarray(value) for name, value in params.items()}
+        arrays = canonical_names(arrays, config, task)
+        validate_params(arrays, config, task)
+        self.dtype = _computing_dtype(dtype, arrays)
+        if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.vocab_size} words, more than vocab_size {config.vocab_size}"
+            )
+        self.config = config
+        self.params: Params = {name: value.astype(self.dtype, copy=False) for name, value in arrays.items()}
+        self.tokenizer = tokenizer
+        self.task = task
+        self.backend = backend
+        self.pooling = pooling
+
+    def __repr__(self) -> str:
+        size = sum(value.size for value in self.params.values())
+        return (
+            f"Bert(task={self.task!r}, layers={self.config.num_hidden_layers}, "
+            f"hidden_size={self.config.hidden_size}, parameters={size:,}, dtype={self.dtype}, "
+            f"backend={self.backend!r})"
+        )
+
+    def forward(
+        self,
+        *,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        past_key_values_length: int = 0,
+        labels: Any = None,
+        next_sentence_label: Any = None,
+        start_positions: Any = None,
+        end_positions: Any = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+        dropout_seed: int | None = None,
+        reduction: str = "mean",
+    ) -> BertOutput:
+        """Run the model.
+
+        Parameters
+        ----------
+        input_ids : (B, T) integer
+            Word pieces. For multiple_choice all arrays have an axis of choices: (B, C, T).
+        attention_mask : (B, T) of 0 and 1, or bool, optional
+            1 for real tokens (all, where not given). In a text without any, attention yields 0.
+        token_type_ids : (B, T) integer, optional
+            Which sentence a token belongs to (0, where not given).
+        position_ids : (B, T), (1, T) or (T,) integer, optional
+            0, 1, 2, ... where not given.
+        inputs_embeds : (B, T, D) floating, optional
+            Word vectors in the place of ``input_ids``.
+        past_key_values_length : int
+            Where the positions start.
+        labels, next_sentence_label, start_positions, end_positions : optional
+            What the task's loss compares with; see `npbert.labels.prepare_labels`.
+        output_hidden_states, output_attentions : bool
+            Whether to return these too.
+        dropout_seed : int, optional
+            Turns dropout on, with masks drawn from this key. None: off.
+        reduction : "mean" or "sum"
+            Over the labelled places.
+
+        Returns
+        -------
+        BertOutput
+
+        Raises
+        ------
+        ValueError
+            For a wrong shape, dtype or value; names the argument, the value, its index and the limit.
+        """
+        inputs = self._prepare_inputs(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, past_key_values_length
+        )
+        checked_labels = prepare_labels(
+            self.config,
+            self.task,
+            self.dtype,
+            inputs,
+            labels,
+            next_sentence_label,
+            start_positions,
+            end_positions,
+        )
+        wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        if self.task == "encoder":
+            body, _ = model_forward(
+                self.params, self.config, inputs, self._ops, dropout_seed, keep_cache=False, **wanted
+            )
+            return BertOutput(**body._asdict())
+        options = HeadOptions(dropout_seed, reduction, all_logits=True, choices=inputs.choices)
+        body, head, _ = task_forward(
+            self.params,
+            self.config,
+            self.task,
+            inputs,
+            checked_labels,
+            options,
+            self._ops,
+            keep_cache=False,
+            **wanted,
+        )
+        return BertOutput(loss=head.loss, **head.logits, **body._asdict())
+
+    def loss_and_grads(
+        self,
+        *,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        past_key_values_length: int = 0,
+        labels: Any = None,
+        next_sentence_label: Any = None,
+        start_positions: Any = None,
+        end_positions: Any = None,
+        dropout_seed: int | None = None,
+        reduction: str = "mean",
+    ) -> tuple[Any, Params]:
+        """Return the loss and its gradient with respect to every parameter.
+
+        Word scores are computed only where a label asks for them.
+
+        Parameters
+        ----------
+        All : as for `forward`
+            With the labels of the task.
+
+        Returns
+        -------
+        loss : () floating
+        grads : dict of str to array
+            Keyed, ordered, shaped and typed like ``params``; zeros for parameters that were not used.
+
+        Raises
+        ------
+        ValueError
+            As for `forward`; and where labels are missing.
+        """
+        inputs = self._prepare_inputs(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, past_key_values_length
+        )
+        checked_labels = prepare_labels(
+            self.config,
+            self.task,
+            self.dtype,
+            inputs,
+            labels,
+            next_sentence_label,
+            start_positions,
+            end_positions,
+        )
+        if self.task == "encoder":
+            raise ValueError('the task "encoder" has no loss; vjp gives the gradients of its outputs')
+        if checked_labels.is_empty:
+            needed = " and ".join(LABELS_OF_TASK[self.task])
+            raise ValueError(f"the task {self.task!r} has no loss without {needed}")
+        options = HeadOptions(dropout_seed, reduction, all_logits=False, choices=inputs.choices)
+        _, head, cache = task_forward(
+            self.params, self.config, self.task, inputs, checked_labels, options, self._ops
+        )
+        dloss = self.dtype.type(1)
+        _, grads = task_backward(dloss, cache, self.params, self.config, self.task, self._ops)
+        return head.loss, grads
+
+    def vjp(
+        self,
+        dlast_hidden_state: Any = None,
+        dpooler_output: Any = None,
+        *,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        token_type_ids: Any = None,
+        position_ids: Any = None,
+        inputs_embeds: Any = None,
+        past_key_values_length: int = 0,
+        dropout_seed: int | None = None,
+    ) -> tuple[Params, Array | None]:
+        """Pull gradients of the body's outputs back to its parameters (a vector-Jacobian product).
+
+        For a loss of your own on top of the encoder: run `forward`, differentiate your loss with
+        respect to ``last_hidden_state`` and ``pooler_output``, and hand these gradients to this method.
+
+        Parameters
+        ----------
+        dlast_hidden_state : (B, T, D) floating, optional
+        dpooler_output : (B, D) floating, optional
+            At least one of the two.
+        Others : as for `forward`
+            The same as in the forward pass, which is run again.
+
+        Returns
+        -------
+        grads : dict of str to array
+            Keyed like ``params``; a head's parameters get zeros.
+        dinputs_embeds : (B, T, D), or None where ``input_ids`` were given
+
+        Raises
+        ------
+        ValueError
+            As for `forward`; and for a gradient of a wrong shape, or none.
+        """
+        inputs = self._prepare_inputs(
+            input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, past_key_values_length
+        )
+        body_params = self._body_params()
+        output, cache = model_forward(body_params, self.config, inputs, self._ops, dropout_seed)
+        if dlast_hidden_state is None and dpooler_output is None:
+            raise ValueError("neither dlast_hidden_state nor dpooler_output given; at least one is needed")
+        dlast_hidden_state = self._cotangent(
+            "dlast_hidden_state", dlast_hidden_state, output.last_hidden_state
+        )
+        dpooler_output = self._cotangent("dpooler_output", dpooler_output, output.pooler_output)
+        assert cache is not None
+        dinputs_embeds, body_grads = model_backward(
+            dlast_hidden_state, dpooler_output, cache, body_params, self.config, self._ops
+        )
+        if self.task == "encoder":
+            return body_grads, dinputs_embeds
+        grads = {name: np.zeros_like(value) for name, value in self.params.items()}
+        return grads | with_prefix(body_grads, BODY_PREFIX), dinputs_embeds
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        batch_tokens: int = DEFAULT_BATCH_TOKENS,
+        progress: bool = False,
+    ) -> Array:
+        """Turn texts into vectors, pooled and normalised as the checkpoint says (``pooling``).
+
+        Texts are run sorted by length, in batches of at most ``batch_tokens`` tokens, padding
+        included; longer texts than the checkpoint allows are cut.
+
+        Parameters
+        ----------
+        texts : sequence of str, or one str
+        batch_tokens : int
+            Bounds the memory. A text that is longer runs alone.
+        progress : bool
+            Whether to show a progress bar on the standard error.
+
+        Returns
+        -------
+        embeddings : (n, D) floating, or (D,) for one str
+            In the model's dtype. No texts: (0, D).
+
+        Raises
+        ------
+        ValueError
+            Without a tokenizer, or if ``batch_tokens`` is not positive.
+        TypeError
+            If a text is not a str.
+        """
+        tokenizer = self._required_tokenizer("encode")
+        if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int | np.integer) or batch_tokens < 1:
+            raise ValueError(f"batch_tokens is {batch_tokens!r}; it must be an integer of at least 1")
+        if isinstance(texts, str):
+            embedding: Array = self.encode([texts], batch_tokens, progress)[0]
+            return embedding
+        if self._pooling_settings.do_lower_case:
+            texts = [text.lower() for text in texts]
+        rows = tokenizer.encode_ids(texts, max_length=self._max_tokens(tokenizer))
+        embeddings = np.empty((len(rows), self.config.hidden_size), dtype=self.dtype)
+        body_params = self._body_params()
+        with progress_bar("encoding", total=len(rows), enabled=progress) as advance:
+            for batch in _batches_by_length(rows, batch_tokens):
+                embeddings[batch] = self._encode_rows(body_params, [rows[index] for index in batch])
+                advance(len(batch))
+        return embeddings
+
+    def fill_mask(self, text: str, top_k: int = 5) -> list[list[MaskPrediction]]:
+        """Propose words for each mask in a text.
+
+        Parameters
+        ----------
+        text : str
+            With one or more mask tokens, usually ``[MASK]``.
+        top_k : int
+            How many words to return for each.
+
+        Returns
+        -------
+        list of list of MaskPrediction
+            For each mask, from left to right, its words from the most probable on.
+
+        Raises
+        ------
+        ValueError
+            Without a tokenizer, for a task without word scores, for a text without a mask or one that
+            is too long, and if ``top_k`` is not in ``[1, vocab_size]``.
+
+        Examples
+        --------
+        ``bert.fill_mask("the capital of france is [MASK].")[0][0].token``
+        """
+        tokenizer = self._required_tokenizer("fill_mask")
+        if self.task not in TASKS_WITH_DECODER:
+            raise ValueError(
+                f"the task {self.task!r} has no word scores; load the model with one of: "
+                f"{', '.join(TASKS_WITH_DECODER)}"
+            )
+        limit = tokenizer.vocab_size
+        if isinstance(top_k, bool) or not isinstance(top_k, int | np.integer) or not 1 <= top_k <= limit:
+            raise ValueError(f"top_k is {top_k!r}; it must be an integer in [1, {limit}]")
+        ids = np.array([tokenizer.encode(text).ids])  # (1, T)
+        masks = np.flatnonzero(ids[0] == tokenizer.mask_id)
+        if len(masks) == 0:
+            raise ValueError(f"the text has no {tokenizer.id_to_token(tokenizer.mask_id)} to fill")
+
+        output = self.forward(input_ids=ids)
+        logits = output.logits if output.prediction_logits is None else output.prediction_logits
+        assert logits is not None
+        probs, _ = ops.softmax_forward(logits[0, masks, :limit])  # (masks, V)
+        best = np.argsort(-probs, axis=-1, kind="stable")[:, :top_k]  # (masks, top_k)
+        return [
+            [
+                MaskPrediction(tokenizer.id_to_token(word), int(word), float(probs[row, word]))
+                for word in best[row]
+            ]
+            for row in range(len(masks))
+        ]
+
+    def save(self, path: Path | str) -> None:
+        """Write a directory that `load`, transformers and sentence-transformers read.
+
+        The configuration, the parameters (bit for bit), the tokenizer and the pooling, where there are
+        such. All files appear together, or none.
+
+        Parameters
+        ----------
+        path : path
+            A directory; made if need be.
+        """
+        files: dict[str, bytes | str] = {}
+        if self.tokenizer is not None:
+            files |= self.tokenizer.files()
+        if self.pooling is not None:
+            files |= pooling_files(self.pooling, self.config.hidden_size)
+        write_checkpoint(path, self.config, self.params, self.task, other_files=files)
+
+    # What the methods above share
+
+    def _prepare_inputs(
+        self,
+        input_ids: Any,
+        attention_mask: Any,
+        token_type_ids: Any,
+        position_ids: Any,
+        inputs_embeds: Any,
+        past_key_values_length: int,
+    ) -> ModelInputs:
+        return prepare_inputs(
+            self.config,
+            self.task,
+            self.dtype,
+            input_ids,
+            attention_mask,
+            token_type_ids,
+            position_ids,
+            inputs_embeds,
+            past_key_values_length,
+        )
+
+    def _body_params(self) -> Params:
+        """The parameters of the body, without ``"bert."``."""
+        return self.params if self.task == "encoder" else subset(self.params, BODY_PREFIX)
+
+    def _cotangent(self, name: str, value: Any, output: Array | None) -> Array | None:
+        if value is None:
+            return None
+        if output is None:
+            raise ValueError(f"{name} is given, but the model has no pooler")
+        array = np.asarray(value)
+        if array.shape != output.shape:
+            raise ValueError(f"{name} has shape {array.shape}; it must be {output.shape}")
+        return array.astype(self.dtype, copy=False)
+
+    def _required_tokenizer(self, method: str) -> WordPieceTokenizer:
+        if self.tokenizer is None:
+            raise ValueError(f"{method} needs a tokenizer, and this Bert has none: Bert(..., tokenizer=...)")
+        return self.tokenizer
+
+    @property
+    def _pooling_settings(self) -> PoolingSettings:
+        return self.pooling if self.pooling is not None else PoolingSettings()
+
+    def _max_tokens(self, tokenizer: WordPieceTokenizer) -> int:
+        """The longest text, in tokens, that may be encoded."""
+        limits = [
+            self._pooling_settings.max_seq_length,
+            tokenizer.model_max_length,
+            self.config.max_position_embeddings,
+        ]
+        return min(limit for limit in limits if limit is not None)
+
+    def _encode_rows(self, body_params: Params, rows: list[list[int]]) -> Array:
+        """Encode a batch of texts that are given as ids."""
+        longest = max(len(row) for row in rows)
+        padding = self.config.pad_token_id or 0
+        input_ids = np.full((len(rows), longest), padding, dtype=np.int64)  # (B, T)
+        attention_mask = np.zeros((len(rows), longest), dtype=bool)  # (B, T)
+        for index, row in enumerate(rows):
+            input_ids[index, : len(row)] = row
+            attention_mask[index, : len(row)] = True
+        inputs = self._prepare_inputs(input_ids, attention_mask, None, None, None, 0)
+        output, _ = model_forward(body_params, self.config, inputs, self._ops, keep_cache=False)
+        return self._pool(output, attention_mask)
+
+    def _pool(self, output: ModelOutput, attention_mask: Array) -> Array:
+        if self._pooling_settings.mode == "cls":
+            pooled, _ = self._ops.cls_pooling_forward(output.last_hidden_state)
+        else:
+            pooled, _ = self._ops.mean_pooling_forward(output.last_hidden_state, attention_mask)
+        if self._pooling_settings.normalize:
+            pooled, _ = self._ops.l2_normalize_forward(pooled)
+        vectors: Array = pooled
+        return vectors
+
+
+def load(
+    source: Path | str,
+    task: str | None = None,
+    dtype: DTypeLike = np.float32,
+    backend: str = "cpu",
+    **config_overrides: Any,
+) -> Bert:
+    """Load a model.
+
+    Parameters
+    ----------
+    source : path or str
+        A directory as transformers or sentence-transformers writes it (``config.json``,
+        ``model.safetensors``), or the id of a model on the Hugging Face hub (needs the extra "hub").
+    task : str, optional
+        As for `Bert`. None: what the configuration's ``architectures`` says, else "encoder". Where the
+        checkpoint has nothing of the task's head, the head is freshly drawn, with a warning.
+    dtype : float32 or float64
+        What is computed in.
+    backend : str
+        As for `Bert`.
+    **config_overrides
+        Fields of `BertConfig` to change, for example ``num_labels=3``.
+
+    Returns
+    -------
+    Bert
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such directory, or a file is missing.
+    ValueError
+        If a file is damaged, a tensor is missing, has a wrong shape or is not finite, or the
+        configuration asks for something that npbert does not do. Names the file or the tensor.
+
+    Warns
+    -----
+    UserWarning
+        If parameters of the head had to be drawn: the model needs training.
+    """
+    directory = find_directory(source)
+    model_directory = transformer_directory(directory)
+    checkpoint = read_checkpoint(model_directory, _named_dtype(dtype))
+    config = BertConfig.from_dict(checkpoint.config)
+    if config_overrides:
+        config = config.replace(**config_overrides)
+    if task is None:
+        task = task_from_architectures(config.architectures) or "encoder"
+    params = canonical_names(checkpoint.tensors, config, task)
+    params = _with_fresh_head(params, config, task, directory)
+    tokenizer = None
+    if any((model_directory / name).exists() for name in TOKENIZER_FILES):
+        tokenizer = WordPieceTokenizer.from_directory(model_directory)
+    pooling = read_pooling(directory) if (directory / MODULES_NAME).exists() else None
+    try:
+        return Bert(config, params, tokenizer, task, dtype, backend, pooling)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from None
+
+
+def _with_fresh_head(params: Params, config: BertConfig, task: str, directory: Path) -> Params:
+    """Draw the parts on top of the encoder of which the checkpoint has nothing at all.
+
+    A part of which it has only some tensors is damaged, and stays so: `validate_params` will say it.
+    """
+    names = list(parameter_shapes(config, task))
+    missing = [name for name in names if name not in params]
+    present_parts = {_part(name) for name in names if name in params}
+    fresh = [name for name in missing if _part(name) not in present_parts]
+    if task == "encoder" or not fresh or any(_part(name) in ("embeddings", "encoder") for name in fresh):
+        return params  # an encoder without a pooler is complete; without a body it is not a checkpoint
+    drawn = init_params(config, task, seed=0)
+    warnings.warn(
+        f"{directory} has no {', '.join(fresh)}: freshly drawn; train them before use",
+        UserWarning,
+        stacklevel=3,
+    )
+    return {name: drawn[name] if name in fresh else params[name] for name in names if name in params or name in fresh}
+
+
+def _part(name: str) -> str:
+    """Return the part of the model that a parameter belongs to: embeddings, encoder, pooler, or a head's."""
+    name = name.removeprefix(BODY_PREFIX).removeprefix("cls.")
+    return name.split(".")[0]
+
+
+def _batches_by_length(rows: list[list[int]], batch_tokens: int) -> Iterator[list[int]]:
+    """Yield indices of rows, longest first, in batches of at most ``batch_tokens`` padded tokens."""
+    order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
+    start = 0
+    while start < len(order):
+        longest = len(rows[order[start]])
+        size = max(1, batch_tokens // longest)
+        yield order[start : start + size]
+        start += size
+
+
+def _engine(backend: str) -> ModuleType:
+    if backend in BACKENDS:
+        return BACKENDS[backend]
+    raise ValueError(f"backend is {backend!r}; available: {', '.join(BACKENDS)}")
+
+
+def _named_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}") from None
+    if result.name not in DTYPES:
+        raise ValueError(f"dtype is {result.name}; it must be one of {', '.join(DTYPES)}")
+    return result
+
+
+def _computing_dtype(dtype: DTypeLike | None, params: Mapping[str, Array]) -> np.dtype[Any]:
+    """Return the dtype asked for, or the widest of the parameters' (half precision counts as float32)."""
+    if dtype is not None:
+        return _named_dtype(dtype)
+    return np.result_type(np.float32, *(value.dtype for value in params.values()))
