@@ -408,7 +408,11 @@ class Bert:
             If a text is not a str.
         """
         tokenizer = self._required_tokenizer("encode")
-        if isinstance(batch_tokens, bool) or not isinstance(batch_tokens, int | np.integer) or batch_tokens < 1:
+        if (
+            isinstance(batch_tokens, bool)
+            or not isinstance(batch_tokens, int | np.integer)
+            or batch_tokens < 1
+        ):
             raise ValueError(f"batch_tokens is {batch_tokens!r}; it must be an integer of at least 1")
         if isinstance(texts, str):
             embedding: Array = self.encode([texts], batch_tokens, progress)[0]
@@ -651,7 +655,11 @@ def _with_fresh_head(params: Params, config: BertConfig, task: str, directory: P
         UserWarning,
         stacklevel=3,
     )
-    return {name: drawn[name] if name in fresh else params[name] for name in names if name in params or name in fresh}
+    return {
+        name: drawn[name] if name in fresh else params[name]
+        for name in names
+        if name in params or name in fresh
+    }
 
 
 def _part(name: str) -> str:

@@ -93,7 +93,9 @@ def prepare_inputs(
         shape = inputs_embeds.shape[:2]
         width = inputs_embeds.shape[2]
         if width != config.hidden_size:
-            raise ValueError(f"inputs_embeds has {width} numbers a token; hidden_size is {config.hidden_size}")
+            raise ValueError(
+                f"inputs_embeds has {width} numbers a token; hidden_size is {config.hidden_size}"
+            )
     if 0 in shape:
         raise ValueError(f"the batch is empty: {shape[0]} texts of {shape[1]} tokens")
 

@@ -40,7 +40,15 @@ from npbert.model import (
 from npbert.ops.array_module import Array
 from npbert.params import BODY_PREFIX, subset, with_prefix
 
-__all__ = ["HEADS", "HeadGradients", "HeadOptions", "HeadOutput", "TaskCache", "task_backward", "task_forward"]
+__all__ = [
+    "HEADS",
+    "HeadGradients",
+    "HeadOptions",
+    "HeadOutput",
+    "TaskCache",
+    "task_backward",
+    "task_forward",
+]
 
 HeadForward = Callable[..., tuple[HeadOutput, Any]]
 HeadBackward = Callable[..., HeadGradients]
@@ -133,7 +141,14 @@ def task_backward(
     dinputs_embeds : (B, T, D), or None where the forward pass took input_ids
     grads : dict of str to array
         One gradient for each of ``params``, in their order; zeros for parameters that were not used.
+
+    Raises
+    ------
+    ValueError
+        If the forward pass was run with ``keep_cache=False``.
     """
+    if cache.body is None:
+        raise ValueError("the forward pass kept no cache (keep_cache=False): there is no way back")
     _, head_backward = HEADS[task]
     head = head_backward(dloss, cache.head, config, ops)
     dinputs_embeds, body_grads = model_backward(

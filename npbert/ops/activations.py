@@ -189,7 +189,7 @@ ACTIVATIONS = {
         kept=_identity, value=lambda x, _: _clip(x, 0.0, 6.0), slope=lambda x, _: _between(x, 0.0, 6.0)
     ),
     "leaky_relu": Activation(
-        kept=lambda x: array_module(x).where(x.real > 0, x.real.dtype.type(1.0), LEAKY_RELU_SLOPE),
+        kept=lambda x: array_module(x).where(x.real > 0, array_module(x).ones_like(x), LEAKY_RELU_SLOPE),
         value=_gated,
         slope=_kept,
     ),
@@ -209,7 +209,8 @@ ACTIVATIONS = {
     "sqrtsoftplus": Activation(
         kept=lambda x: array_module(x).sqrt(_softplus(x)),
         value=_kept,
-        slope=lambda x, root: _softplus_slope(x) / (2.0 * root),
+        # Below -745 exp(x) is 0, and so is the slope: 0 / 1 instead of 0 / 0.
+        slope=lambda x, root: _softplus_slope(x) / (2.0 * array_module(x).where(root.real > 0, root, 1.0)),
     ),
     "linear": Activation(kept=_identity, value=_kept, slope=lambda x, _: array_module(x).ones_like(x)),
 }

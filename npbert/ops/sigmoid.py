@@ -24,6 +24,6 @@ def sigmoid(x: Array) -> Array:
     array([0. , 0.5, 1. ])
     """
     xp = array_module(x)
-    negative = x.real < 0
-    e = xp.exp(xp.where(negative, x, -x))
-    return xp.where(negative, e, 1.0) / (1.0 + e)
+    magnitude = xp.copysign(1.0, x.real) * x
+    e = xp.exp(-magnitude)
+    return xp.where(x.real < 0, e, 1.0) / (1.0 + e)
