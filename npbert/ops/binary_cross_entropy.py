@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from npbert.ops.array_module import Array, array_module
 from npbert.ops.cross_entropy import reduction_weight
+from npbert.ops.sigmoid import sigmoid
 
 
 class BinaryCrossEntropyCache(NamedTuple):
@@ -69,9 +70,6 @@ def bce_with_logits_backward(dloss: Array, cache: BinaryCrossEntropyCache) -> tu
     dlogits, dtargets : (...)
     """
     logits, targets, weight = cache
-    xp = array_module(logits)
-    exponential = xp.exp(xp.where(logits > 0, -logits, logits))  # exp(-|x|), at most 1
-    sigmoid = xp.where(logits > 0, 1, exponential) / (1 + exponential)  # (...)
-    dlogits = (sigmoid - targets) * (dloss * weight)  # (...)
+    dlogits = (sigmoid(logits) - targets) * (dloss * weight)  # (...)
     dtargets = -logits * (dloss * weight)  # (...)
     return dlogits, dtargets

@@ -39,9 +39,8 @@ from npbert.ops.elementwise import elementwise
 
 PIVOT = 3.5  # k above
 CENTRE_END = 0.65  # erf is x P(x^2) below
-FAR = (
-    40.0  # from here on erfc and normal_cdf(-x) are 0 in float64; stands for everything beyond, infinity too
-)
+# From here on erfc(x) and normal_cdf(-x) are 0 in float64; it stands for everything beyond, infinity too.
+FAR = 40.0
 
 # Coefficients of Q (tail) and P (centre), highest power first, and the largest error of the polynomial.
 # Printed by tests/golden/make_erf_coefficients.py.
