@@ -18,6 +18,7 @@ class FileSet:
         self.directory = directory
         self._suffix = f".{os.urandom(4).hex()}.tmp"
         self._temporary: dict[Path, Path] = {}
+        self._modes: dict[Path, int] = {}
         self._stale: list[Path] = []
         self._backups: dict[Path, Path | None] = {}
         self._new_directories: list[Path] = []
@@ -44,8 +45,11 @@ class FileSet:
         if final in self._temporary:
             raise ValueError(f"{final} is written twice")
         self._make_directory(final.parent)
-        self._temporary[final] = self._hidden(final, "new")
-        return self._temporary[final]
+        temporary = self._hidden(final, "new")
+        self._temporary[final] = temporary
+        temporary.touch()
+        self._modes[temporary] = temporary.stat().st_mode
+        return temporary
 
     def write(self, name: str, data: bytes | str) -> None:
         """Write a file whole; text as UTF-8."""
@@ -58,6 +62,8 @@ class FileSet:
     def commit(self) -> None:
         """Rename every temporary file to its name, in the order in which they were made."""
         for temporary in self._temporary.values():
+            # safetensors leaves files that only their owner can read; give them the usual permissions.
+            temporary.chmod(self._modes[temporary])
             _flush_to_disk(temporary)
         for final, temporary in self._temporary.items():
             self._back_up(final)
@@ -80,6 +86,8 @@ class FileSet:
                     final.unlink(missing_ok=True)
                 elif backup.exists():
                     backup.replace(final)
+                    # Renaming one name of a file to another name of the same file does nothing (POSIX).
+                    backup.unlink(missing_ok=True)
         finally:
             for temporary in self._temporary.values():
                 temporary.unlink(missing_ok=True)
