@@ -9,11 +9,15 @@
 True
 """
 
-from npbert import gradcheck
+from typing import TYPE_CHECKING, Any
+
 from npbert.bert import Bert, BertOutput, MaskPrediction, load
 from npbert.config import BertConfig
 from npbert.params import TASKS, init_params
 from npbert.tokenizer import WordPieceTokenizer
+
+if TYPE_CHECKING:
+    from npbert import gradcheck
 
 __version__ = "0.1.0"
 
@@ -29,3 +33,12 @@ __all__ = [
     "init_params",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import ``npbert.gradcheck`` on first use: programs that embed BERT should not pay for the checker."""
+    if name == "gradcheck":
+        import npbert.gradcheck
+
+        return npbert.gradcheck
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

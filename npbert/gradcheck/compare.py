@@ -46,7 +46,7 @@ def differentiate(objective: Objective, number: int, along: Array, oracle: str) 
 
 
 def reference(
-    objective: Objective, number: int, gradient: Array, oracle: str, limit: int, rng: np.random.Generator
+    objective: Objective, number: int, gradient: Array, oracle: str, limit: int, rng: "np.random.Generator"
 ) -> Reference:
     """Ask the oracle about every coordinate of a leaf, or about ``limit`` of them and some directions."""
     value = objective.values[number]
@@ -58,7 +58,7 @@ def reference(
     return Reference(indices, estimates, directions, projections)
 
 
-def choose_coordinates(gradient: Array, limit: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+def choose_coordinates(gradient: Array, limit: int, rng: "np.random.Generator") -> list[tuple[int, ...]]:
     """Return all coordinates, or a sample of ``limit``, half of it where the gradient is not zero.
 
     The largest entry is always in the sample: embeddings have gradients that are zero nearly everywhere, and

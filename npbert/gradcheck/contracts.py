@@ -21,7 +21,7 @@ GRADIENT_PROPERTIES = (
 )
 
 
-def draw_cotangents(outputs: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+def draw_cotangents(outputs: Sequence[Any], rng: "np.random.Generator") -> list[Any]:
     """Return a random cotangent, in the output's dtype, for each floating-point output; None for the others.
 
     Raises
@@ -122,7 +122,7 @@ def linear_in_cotangent(
     values: Sequence[Array],
     cotangents: Sequence[Any],
     gradients: Sequence[Any],
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
 ) -> CheckResult:
     """Test ``backward(a dy + b du) = a backward(dy) + b backward(du)``: every backward is linear in dy."""
     a, b = 0.75, -1.5

@@ -20,7 +20,7 @@ def adjoint_identity(
     gradients: Sequence[Array],
     oracle: str,
     rtol: float,
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
 ) -> CheckResult:
     """Test ``<J v, dy> = <v, J^T dy>`` for random directions v through all arguments together.
 
@@ -53,7 +53,7 @@ def adjoint_identity(
 def taylor_remainders(
     objective: Objective,
     gradients_at: Callable[[Sequence[Array]], Sequence[Array]],
-    rng: np.random.Generator,
+    rng: "np.random.Generator",
 ) -> list[CheckResult]:
     """Test how fast the remainders of Taylor's formula vanish along random directions.
 

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from npbert.ops.array_module import Array, array_module
+from npbert.ops.elementwise import blocks
 from npbert.ops.philox import philox4x32
 
 # The places of a BERT that drop: the fourth word of the counter.  Saved seeds depend on these values.
@@ -85,9 +86,12 @@ def dropout_keep_mask(
         if not 0 <= value < 2**bits:
             raise ValueError(f"{name} is {value}; it must be at least 0 and less than 2^{bits}")
     size = math.prod(shape)
-    block = xp.arange((size + 3) // 4, dtype=np.uint64)
-    words = philox4x32((block & 0xFFFFFFFF, block >> 32, layer, site), (seed % 2**32, seed >> 32), xp)
-    keep = xp.stack(words, axis=-1) >= math.floor(rate * 2**32)  # (blocks, 4)
+    threshold = math.floor(rate * 2**32)
+    keep = xp.empty(((size + 3) // 4, 4), dtype=bool)  # a row is the four words of one counter
+    for part in blocks(len(keep), xp):
+        block = xp.arange(part.start, part.stop, dtype=np.uint64)
+        words = philox4x32((block & 0xFFFFFFFF, block >> 32, layer, site), (seed % 2**32, seed >> 32), xp)
+        keep[part] = xp.stack(words, axis=-1) >= threshold
     return keep.reshape(-1)[:size].reshape(shape)
 
 

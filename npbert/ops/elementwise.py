@@ -1,6 +1,7 @@
 """How a costly element-wise formula is worked through: in blocks, in float64, rounded once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +9,19 @@ from npbert.ops.array_module import Array, array_module
 
 # A dozen temporaries of this many float64 numbers fit the second-level cache of a CPU core.
 BLOCK = 8192
+
+
+def blocks(size: int, xp: Any) -> Iterator[slice]:
+    """Cut a vector into blocks; on a GPU, which wants large pieces of work, into one.
+
+    Examples
+    --------
+    >>> list(blocks(10_000, np))
+    [slice(0, 8192, None), slice(8192, 10000, None)]
+    """
+    step = BLOCK if xp is np else max(size, 1)
+    for start in range(0, size, step):
+        yield slice(start, min(start + step, size))
 
 
 def elementwise(formula: Callable[[Array], Array], x: Array) -> Array:
@@ -42,10 +56,8 @@ def elementwise(formula: Callable[[Array], Array], x: Array) -> Array:
     if x.dtype not in (np.float32, np.float64, np.complex64, np.complex128):
         raise ValueError(f"x has dtype {x.dtype}; float32, float64, complex64 and complex128 are supported")
     wide = np.complex128 if x.dtype.kind == "c" else np.float64
-    block = BLOCK if xp is np else max(x.size, 1)  # a GPU wants one large piece of work
     flat = x.reshape(-1)
     y = xp.empty(flat.shape, dtype=x.dtype)
-    for start in range(0, flat.size, block):
-        part = slice(start, start + block)
+    for part in blocks(flat.size, xp):
         y[part] = formula(flat[part].astype(wide))
     return y.reshape(x.shape)[()]  # [()] makes a 0-d result a scalar, as NumPy's own functions do

@@ -19,7 +19,7 @@ D. Hendrycks and K. Gimpel, "Gaussian error linear units (GELUs)", arXiv:1606.08
 import math
 from typing import NamedTuple
 
-from npbert.ops.array_module import Array
+from npbert.ops.array_module import Array, array_module
 from npbert.ops.elementwise import elementwise
 from npbert.ops.erf import normal_cdf, normal_pdf
 from npbert.ops.sigmoid import sigmoid
@@ -111,10 +111,13 @@ def gelu_slope(x: Array, gate: Array, form: str) -> Array:
 
 
 def _u(x: Array) -> Array:
-    return SQRT_2_OVER_PI * (x + CUBIC * x**3)
+    return SQRT_2_OVER_PI * x * (1.0 + CUBIC * x * x)
 
 
 def _tanh_gate_slope(x: Array) -> Array:
+    """Return g'(x), where g (1 - g) = sigmoid(2 u) sigmoid(-2 u) = e / (1 + e)^2 with e = exp(-2 |u|)."""
+    xp = array_module(x)
     u = _u(x)
-    du_dx = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x**2)
-    return 2.0 * du_dx * sigmoid(2.0 * u) * sigmoid(-2.0 * u)  # 1 - sigmoid(2 u) = sigmoid(-2 u)
+    du_dx = SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x)
+    e = xp.exp(-2.0 * xp.copysign(1.0, u.real) * u)
+    return 2.0 * du_dx * e / (1.0 + e) ** 2

@@ -15,6 +15,7 @@ VOCABULARY = "vocab.txt"
 TOKENIZER = "tokenizer.json"
 CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"
+ADDED_TOKENS = "added_tokens.json"
 
 BERT_CLASSES = ("BertTokenizer", "BertTokenizerFast")
 # Names for "whatever tokenizer.json says".
@@ -60,9 +61,8 @@ def read_settings(directory: Path) -> dict[str, Any]:
     ValueError
         If a file is missing, unreadable or asks for something unsupported.
     """
-    config = _read_json(directory / CONFIG) if (directory / CONFIG).exists() else {}
-    special_path = directory / SPECIAL_TOKENS_MAP
-    special_tokens = _read_json(special_path) if special_path.exists() else {}
+    config = _read_json_if_present(directory / CONFIG)
+    special_tokens = _read_json_if_present(directory / SPECIAL_TOKENS_MAP)
     tokenizer_class = config.get("tokenizer_class") or BERT_CLASSES[0]
     if tokenizer_class not in BERT_CLASSES + GENERIC_CLASSES:
         raise ValueError(
@@ -79,7 +79,12 @@ def read_settings(directory: Path) -> dict[str, Any]:
     if tokenizer_class in BERT_CLASSES and (directory / VOCABULARY).exists():
         settings["vocab"] = _read_vocabulary(directory / VOCABULARY)
     elif (directory / TOKENIZER).exists():
-        settings |= _settings_of_tokenizer_json(directory / TOKENIZER)
+        try:
+            settings |= _settings_of_tokenizer_json(directory / TOKENIZER)
+        except (AttributeError, IndexError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{directory / TOKENIZER} is not laid out as a tokenizer.json: {error!r}"
+            ) from error
     elif tokenizer_class in BERT_CLASSES:
         raise ValueError(f"{directory} has neither {VOCABULARY} nor {TOKENIZER}")
     else:
@@ -95,6 +100,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
 
     listed = settings.get("additional_special_tokens", [])
     listed += _additional_special_tokens(config, special_tokens, directory / CONFIG)
+    listed += _read_json_if_present(directory / ADDED_TOKENS)
     named = {settings[name] for name in DEFAULT_SPECIAL_TOKENS}
     settings["additional_special_tokens"] = [token for token in dict.fromkeys(listed) if token not in named]
     return settings
@@ -310,7 +316,7 @@ def _additional_special_tokens(
         ]
     for index, token in (config.get("added_tokens_decoder") or {}).items():
         content = _token_content(token, path)
-        if not token.get("special"):
+        if isinstance(token, str) or not token.get("special"):
             raise ValueError(
                 f"{path}: added token {index} {content!r} is not special; only special ones are supported"
             )
@@ -328,6 +334,10 @@ def _token_content(token: Any, path: Path) -> str:
         if token.get(flag):
             raise ValueError(f"{path}: token {token['content']!r} with {flag} is not supported")
     return str(token["content"])
+
+
+def _read_json_if_present(path: Path) -> dict[str, Any]:
+    return _read_json(path) if path.exists() else {}
 
 
 def _read_json(path: Path) -> dict[str, Any]:
