@@ -174,8 +174,8 @@ class Bert:
 
     def forward(
         self,
-        *,
         input_ids: Any = None,
+        *,
         attention_mask: Any = None,
         token_type_ids: Any = None,
         position_ids: Any = None,
@@ -259,8 +259,8 @@ class Bert:
 
     def loss_and_grads(
         self,
-        *,
         input_ids: Any = None,
+        *,
         attention_mask: Any = None,
         token_type_ids: Any = None,
         position_ids: Any = None,
@@ -417,8 +417,9 @@ class Bert:
         if isinstance(texts, str):
             embedding: Array = self.encode([texts], batch_tokens, progress)[0]
             return embedding
+        texts = list(texts)
         if self._pooling_settings.do_lower_case:
-            texts = [text.lower() for text in texts]
+            texts = [text.lower() if isinstance(text, str) else text for text in texts]
         rows = tokenizer.encode_ids(texts, max_length=self._max_tokens(tokenizer))
         embeddings = np.empty((len(rows), self.config.hidden_size), dtype=self.dtype)
         body_params = self._body_params()
@@ -700,4 +701,4 @@ def _computing_dtype(dtype: DTypeLike | None, params: Mapping[str, Array]) -> np
     """Return the dtype asked for, or the widest of the parameters' (half precision counts as float32)."""
     if dtype is not None:
         return _named_dtype(dtype)
-    return np.result_type(np.float32, *(value.dtype for value in params.values()))
+    return _named_dtype(np.result_type(np.float32, *(value.dtype for value in params.values())))
