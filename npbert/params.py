@@ -15,7 +15,9 @@ depends on ``tie_word_embeddings``; `decoder_names` says it in code:
   transformers 5, ``cls.predictions.bias`` then still exists, is saved and loaded, and is used nowhere: its
   gradient is zero. In transformers 4 the two biases are one tensor, saved as ``cls.predictions.bias``
   alone. Such a checkpoint is accepted, and its bias becomes ``cls.predictions.decoder.bias`` as well.
-  (transformers 5 itself would start that bias at zero.)
+  (transformers 5 itself would start that bias at zero. And transformers 4, given a file with two
+  different biases, uses ``cls.predictions.bias``: it misreads untied heads trained in transformers 5
+  or here.)
 
 Tables that are not used
 ------------------------

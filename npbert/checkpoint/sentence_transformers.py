@@ -128,24 +128,30 @@ def read_pooling(directory: Path | str) -> PoolingSettings:
         If a file is not valid JSON, or asks for something npbert does not do. Names the file.
     """
     directory = Path(directory)
-    if not (directory / MODULES_NAME).exists():
-        return PoolingSettings(max_seq_length=_tokenizer_limit(directory))
+    if (directory / MODULES_NAME).exists():
+        settings = _read_sentence_encoder(directory)
+    else:
+        settings = {"max_seq_length": _tokenizer_limit(directory)}
+    try:
+        return PoolingSettings(**settings)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from None
+
+
+def _read_sentence_encoder(directory: Path) -> dict[str, Any]:
+    """Return the fields of `PoolingSettings`, not yet validated."""
     modules = _read_modules(directory)
     _refuse_prompts(directory / "config_sentence_transformers.json")
+    _refuse_other_normalize(modules.get("Normalize"))
     max_seq_length, do_lower_case = _read_settings(modules["Transformer"] / SETTINGS_NAME)
     if max_seq_length is None:
         max_seq_length = _tokenizer_limit(modules["Transformer"])
-    _refuse_other_normalize(modules.get("Normalize"))
-    mode = _pooling_mode(modules["Pooling"] / "config.json")
-    try:
-        return PoolingSettings(
-            mode=mode,
-            normalize="Normalize" in modules,
-            max_seq_length=max_seq_length,
-            do_lower_case=do_lower_case,
-        )
-    except ValueError as error:
-        raise ValueError(f"{directory}: {error}") from None
+    return {
+        "mode": _pooling_mode(modules["Pooling"] / "config.json"),
+        "normalize": "Normalize" in modules,
+        "max_seq_length": max_seq_length,
+        "do_lower_case": do_lower_case,
+    }
 
 
 def _read_modules(directory: Path) -> dict[str, Path]:
@@ -235,10 +241,11 @@ def _pooling_mode(path: Path) -> str:
     modes = settings.get("pooling_mode")
     if modes is None:
         modes = [mode for switch, mode in POOLING_SWITCHES.items() if settings.get(switch, False)]
-    elif isinstance(modes, str):
+    elif not isinstance(modes, list):
         modes = [modes]
     if len(modes) > 1:
-        raise ValueError(f"{path}: pooling joins {', '.join(modes)}; npbert supports one of them at a time")
+        joined = ", ".join(map(str, modes))
+        raise ValueError(f"{path}: pooling joins {joined}; npbert supports one of them at a time")
     # Nothing switched on means the mean, as in sentence-transformers.
     return str(modes[0]) if modes else "mean"
 
