@@ -275,6 +275,13 @@ class TestDecoder:
         ):
             canonical_names(params, CONFIG, "masked_lm")
 
+    def test_a_nan_in_both_copies_is_reported_as_a_nan(self):
+        params = random_params(CONFIG, "masked_lm")
+        params[WORDS][3, 4] = np.nan
+        found = canonical_names(params | {DECODER_WEIGHT: params[WORDS].copy()}, CONFIG, "masked_lm")
+        with pytest.raises(ValueError, match=rf"{WORDS} is nan at \(3, 4\)"):
+            validate_params(found, CONFIG, "masked_lm")
+
     def test_untied_from_transformers_4(self):
         """There the one bias, saved as cls.predictions.bias, is the decoder's."""
         params = random_params(UNTIED, "masked_lm")
