@@ -134,7 +134,7 @@ def linear_in_cotangent(
 
     try:
         from_others, from_mixed = at(others), at(mixed)
-        expected = [None if one is None else a * one + b * two for one, two in _pairs(gradients, from_others)]
+        expected = [None if two is None else a * one + b * two for one, two in _pairs(gradients, from_others)]
     except (BrokenPair, TypeError, ValueError) as error:
         return CheckResult("linear in the cotangent", "failed", detail=describe_failure(error))
     return _close("linear in the cotangent", from_mixed, expected)

@@ -146,18 +146,23 @@ def contradiction(terms: Terms, derivative: float, scale: float) -> float | None
     """Return the derivative by real differences if it plainly contradicts the given one, else None.
 
     This is how a forward that is not analytic (``abs``, ``np.var``, ``.real``) is told from one that is: the
-    complex step then returns a wrong number without any other sign. Central differences at steps from
-    ``1e-2 * scale`` to ``1e-8 * scale`` each come with a bound: their asymmetry (the difference of the two
-    one-sided derivatives, which also sees kinks) plus round-off. The best of them decides.
+    complex step then returns a wrong number without any other sign. Central differences at several steps
+    each come with a bound: their asymmetry (the difference of the two one-sided derivatives, which also sees
+    kinks) plus round-off. The best of them decides; the first good one that agrees ends the search.
     """
     center = terms(0.0)
     best, best_bound = derivative, float("inf")
-    for step in scale * 10.0 ** -np.arange(2, 9):
+    for step in (1e-5 * scale, 1e-4 * scale, 1e-6 * scale, 1e-3 * scale, 1e-7 * scale, 1e-8 * scale):
         plus, minus = terms(step), terms(-step)
         change = plus - minus
+        difference = float(np.sum(change)) / (2 * step)
         asymmetry = abs(float(np.sum(plus - 2 * center + minus))) / step
-        bound = asymmetry + 10 * EPS * float(np.sum(np.abs(plus[change != 0]))) / step
+        bound = 10 * (asymmetry + 10 * EPS * float(np.sum(np.abs(plus[change != 0]))) / step)
+        if abs(difference - derivative) <= bound <= 1e-2 * abs(derivative):
+            return None
         if bound < best_bound:
-            best, best_bound = float(np.sum(change)) / (2 * step), bound
-    tolerance = 10 * best_bound + 1e-6 * max(abs(best), abs(derivative))
+            best, best_bound = difference, bound
+    # What cancels to zero is round-off in the complex step, and may be exactly zero in the differences.
+    round_off = 100 * EPS * float(np.sum(np.abs(center))) / scale
+    tolerance = best_bound + round_off + 1e-6 * max(abs(best), abs(derivative))
     return best if abs(best - derivative) > tolerance else None

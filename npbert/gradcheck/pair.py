@@ -190,7 +190,7 @@ def describe(error: BaseException) -> str:
 def _align(returned: list[Any], args: Sequence[Any], positions: list[int]) -> dict[int, Any]:
     """Return the gradient of each differentiable argument, by its position.
 
-    A backward may return None for an argument that was None (a linear layer without bias), or leave it out.
+    For an argument that was None, or left at its default, a backward may return None, or nothing.
     """
     surplus = len(returned) - len(positions)
     aligned, rest = {}, list(returned)
@@ -200,7 +200,7 @@ def _align(returned: list[Any], args: Sequence[Any], positions: list[int]) -> di
         elif arg is None and surplus > 0 and rest and rest[0] is None:
             rest.pop(0)
             surplus -= 1
-    if surplus != 0:
+    if surplus != 0 and not (surplus == len(rest) and all(gradient is None for gradient in rest)):
         raise BrokenPair(
             "gradient count",
             f"backward returned {len(returned)} gradients, the arguments need {len(positions)}",
