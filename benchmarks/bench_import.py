@@ -17,26 +17,26 @@ from pathlib import Path
 MODULES = ("numpy", "npbert")
 ROOT = Path(__file__).resolve().parent.parent
 
-TIMER = "import time; start = time.perf_counter(); import {module}; print(time.perf_counter() - start)"
+TIMER = "import time; start = time.{clock}(); import {module}; print(time.{clock}() - start)"
 
 
-def import_seconds(module: str) -> float:
-    """Import ``module`` in a fresh interpreter and return the seconds that the import took."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+def import_seconds(module: str, clock: str) -> float:
+    """Import ``module`` in a fresh interpreter; return the seconds by ``clock``, a function of ``time``."""
+    environment = dict(os.environ)
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # or npbert, unlike numpy, would be compiled every time
-    command = [sys.executable, "-c", TIMER.format(module=module)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", TIMER.format(module=module, clock=clock)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
-def measure(repeats: int) -> dict[str, list[float]]:
+def measure(repeats: int, clock: str = "perf_counter") -> dict[str, list[float]]:
     """Time each of ``MODULES`` ``repeats`` times, in turns, after one untimed round that warms the caches."""
     for module in MODULES:
-        import_seconds(module)
+        import_seconds(module, clock)
     seconds: dict[str, list[float]] = {module: [] for module in MODULES}
     for _ in range(repeats):
         for module in MODULES:
-            seconds[module].append(import_seconds(module))
+            seconds[module].append(import_seconds(module, clock))
     return seconds
 
 
