@@ -28,7 +28,7 @@ def test_import_loads_numpy_and_nothing_else():
     # What NumPy loads by itself, and what site-packages loads at every start, is in both sets.
     added = modules_after("import npbert") - modules_after("import numpy")
     packages = {name.partition(".")[0] for name in added}
-    # More of numpy's own modules (numpy.typing) is fine; safetensors, threadpoolctl, rich or cupy would not be.
+    # More of NumPy itself (numpy.typing) is fine; safetensors, threadpoolctl, rich, cupy would not be.
     assert packages - sys.stdlib_module_names - {"numpy"} == {"npbert"}
     assert not added & HEAVY
 
