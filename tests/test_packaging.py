@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def installed() -> Distribution:
     """The installed npbert, as pip recorded it; not the egg-info that a build leaves in the checkout."""
     for distribution in distributions(name="npbert"):
-        # An editable install records only a pointer to the checkout.
-        if any(str(file) == "npbert/__init__.py" for file in distribution.files or ()):
+        # Only an installation has a RECORD; an editable one's names no more than a pointer to the checkout.
+        if "npbert/__init__.py" in (distribution.read_text("RECORD") or ""):
             return distribution
     pytest.skip('npbert is not installed, or editable; try: pip install ".[test]"')
 
