@@ -19,11 +19,16 @@ both_dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 # Names that Hugging Face knows and that have learned parameters, which no BERT checkpoint stores.
 LEARNED = ("prelu", "xielu")
 
-# Where an activation bends: no derivative there, and different libraries are free to take another slope.
+# Where an activation bends it has no derivative, and any slope between the two sides would do.
+# These are PyTorch's choices: name -> {x: slope}.
 CORNERS = {
-    "relu": [0], "relu6": [0, 6], "leaky_relu": [0], "hardswish": [-3, 3], "gelu_10": [10],
-    "relu2": [0], "sqrtsoftplus": [20],
-}  # fmt: skip
+    "relu": {0: 0},
+    "relu2": {0: 0},
+    "relu6": {0: 0, 6: 0},
+    "leaky_relu": {0: 0.01},
+    "hardswish": {-3: 0, 3: 1},
+    "gelu_10": {10: 1},
+}
 
 
 def gelu_tanh(x, scale):
@@ -118,6 +123,25 @@ def test_backward_is_the_complex_step(shape, name, seed, scale):
     assert_identical(dy, before[1], "dy")
 
 
+@pytest.mark.parametrize("name", CORNERS)
+def test_slopes_at_the_corners(name):
+    corners = CORNERS[name]
+    _, dx = value_and_slope(np.array(list(corners), dtype=np.float64), name)
+    np.testing.assert_array_equal(dx, list(corners.values()))
+
+
+@every_activation
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_complex_step_at_zero(name, zero):
+    # The seam of every formula that treats the two signs apart; the step goes to either side.
+    x, dy = np.full(2, zero), np.array([1.0, -2.0])
+    _, cache = activation_forward(x, name)
+    step = complex_step_gradient(lambda z: activation_forward(z, name)[0], [x], 0, dy)
+    backwards = complex_step_gradient(lambda z: activation_forward(z.conj(), name)[0], [x], 0, -dy)
+    np.testing.assert_allclose(activation_backward(dy, cache), step, atol=4 * U64)
+    np.testing.assert_allclose(backwards, step, atol=4 * U64)
+
+
 @every_activation
 def test_backward_is_linear_in_dy(name):
     rng = np.random.default_rng(1)
@@ -185,8 +209,7 @@ def test_the_names_are_those_of_hugging_face():
 def test_hugging_face_in_float64(name):
     torch = pytest.importorskip("torch")
     activations = pytest.importorskip("transformers.activations")
-    corners = np.array(CORNERS.get(name, []), dtype=np.float64)
-    x = np.concatenate([points(), corners])
+    x = np.concatenate([points(), [0.0], list(CORNERS.get(name, {}))])
     dy = np.random.default_rng(3).normal(size=x.shape)
     tensor = torch.tensor(x, requires_grad=True)
     expected = activations.ACT2FN[name](tensor)

@@ -54,6 +54,7 @@ def test_sites_keep_their_numbers():
 def test_the_word_at_the_threshold_is_kept():
     word = philox_loop((0, 0, 0, 0), (5, 0))[0]
     assert dropout_keep_mask((1,), word / 2**32, 5, 0, 0).all()
+    assert dropout_keep_mask((1,), (word + 0.75) / 2**32, 5, 0, 0).all()  # rounded down, not to nearest
     assert not dropout_keep_mask((1,), (word + 1) / 2**32, 5, 0, 0).any()
 
 
