@@ -6,7 +6,7 @@ tests/golden/make_tasks.py made the file; tests/oracle compares with transformer
 import pytest
 
 from npbert.params import TASKS
-from tests.golden_files import case_names, check_gradients, check_outputs, read_case
+from tests.golden_files import assert_within, case_names, gradient_errors, output_errors, read_case
 from tests.tolerances import GRADIENT_TORCH, HIDDEN_STATE_TORCH
 
 FILE = "tasks.safetensors"
@@ -14,12 +14,12 @@ FILE = "tasks.safetensors"
 
 @pytest.mark.parametrize("case", case_names(FILE))
 def test_outputs(case):
-    check_outputs(read_case(FILE, case), HIDDEN_STATE_TORCH)
+    assert_within(output_errors(read_case(FILE, case)), HIDDEN_STATE_TORCH)
 
 
 @pytest.mark.parametrize("case", case_names(FILE))
 def test_gradients(case):
-    check_gradients(read_case(FILE, case), GRADIENT_TORCH)
+    assert_within(gradient_errors(read_case(FILE, case)), GRADIENT_TORCH)
 
 
 def test_no_task_is_missing():

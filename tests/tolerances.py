@@ -38,3 +38,16 @@ GRADIENT_TORCH = 1e-10
 
 # A hidden state, attention or score against transformers in float64: same measure, same reason.
 HIDDEN_STATE_TORCH = 1e-11
+
+# Embeddings of real texts in float32 against sentence-transformers, elements of vectors of length 1. Both
+# sides round in float32 at every step of six layers, in different orders.
+ENCODE_FLOAT32 = 2e-6
+
+# The same as 1 - cosine: far above round-off (1e-12), far below any two texts that differ.
+ENCODE_COSINE = 1e-6
+
+# Hidden states (elements of size 1 to 10) and attentions of the real weights in float64.
+HIDDEN_STATE_REAL_WEIGHTS = 1e-11
+
+# A number that was rounded to six decimals is this far off, float32 adding a little of its own.
+SIX_DECIMALS = 0.5e-6 + 2e-7

@@ -13,6 +13,7 @@ from unittest import mock
 import numpy as np
 import pytest
 
+from npbert import Bert
 from npbert.checkpoint.huggingface import ARCHITECTURES
 from npbert.config import BertConfig
 from npbert.ops.dropout import (
@@ -135,15 +136,18 @@ def _dropout(model: Any, seed: int | None) -> Iterator[None]:
     assert next(asked, None) is None, "the model has fewer places with dropout than npbert"
 
 
-def relative_error(actual: Any, expected: Any) -> float:
-    """The largest difference over the largest expected magnitude; infinite where something is not finite."""
+def relative_error(actual: Any, expected: Any, scale: float | None = None) -> float:
+    """The largest difference over the largest expected magnitude, or over ``scale``.
+
+    Infinite, never NaN, where something is not finite.
+    """
     actual, expected = np.asarray(actual), np.asarray(expected)
     assert actual.shape == expected.shape, f"shape {actual.shape}, expected {expected.shape}"
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return np.inf
-    largest = np.abs(expected).max()
-    assert largest > 0, "a comparison with zeros proves nothing"
-    return float(np.abs(actual - expected).max() / largest)
+    scale = np.abs(expected).max() if scale is None else scale
+    assert scale > 0, "a comparison with zeros proves nothing"
+    return float(np.abs(actual - expected).max() / scale)
 
 
 def gradient_errors(
@@ -162,7 +166,22 @@ def gradient_errors(
         elif any(fnmatch(name, pattern) for pattern in structural_zeros(config, task)):
             # The key's own weight has no gradient either where there is one token to look at.
             neighbour = name.replace("key.bias", "value.weight").replace("bias", "weight")
-            errors[name] = float(np.abs(grads[name] - want).max() / np.abs(expected[neighbour]).max())
+            errors[name] = relative_error(grads[name], want, scale=np.abs(expected[neighbour]).max())
         else:
             errors[name] = relative_error(grads[name], want)
     return errors
+
+
+def loss_and_gradient_errors(
+    config: BertConfig,
+    task: str,
+    params: Mapping[str, np.ndarray],
+    arguments: Mapping[str, Any],
+    **options: Any,
+) -> dict[str, float]:
+    """Run npbert and transformers; return the relative error of the loss and of each gradient."""
+    loss, grads = Bert(config, params, task=task).loss_and_grads(**arguments, **options)
+    model = build(config, task, params)
+    expected_loss, expected = loss_and_grads(model, arguments, **options)
+    assert any(want is not None for want in expected.values())
+    return {"loss": relative_error(loss, expected_loss)} | gradient_errors(config, task, grads, expected)
