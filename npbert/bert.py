@@ -172,6 +172,14 @@ class Bert:
             f"backend={self.backend!r})"
         )
 
+    @property
+    def max_tokens(self) -> int:
+        """The longest text, in tokens, that `encode` uses whole; it cuts longer ones."""
+        limits = [self._pooling_settings.max_seq_length, self.config.max_position_embeddings]
+        if self.tokenizer is not None:
+            limits.append(self.tokenizer.model_max_length)
+        return min(limit for limit in limits if limit is not None)
+
     def forward(
         self,
         input_ids: Any = None,
@@ -420,7 +428,7 @@ class Bert:
         texts = list(texts)
         if self._pooling_settings.do_lower_case:
             texts = [text.lower() if isinstance(text, str) else text for text in texts]
-        rows = tokenizer.encode_ids(texts, max_length=self._max_tokens(tokenizer))
+        rows = tokenizer.encode_ids(texts, max_length=self.max_tokens)
         embeddings = np.empty((len(rows), self.config.hidden_size), dtype=self.dtype)
         body_params = self._body_params()
         with progress_bar("encoding", total=len(rows), enabled=progress) as advance:
@@ -544,15 +552,6 @@ class Bert:
     @property
     def _pooling_settings(self) -> PoolingSettings:
         return self.pooling if self.pooling is not None else PoolingSettings()
-
-    def _max_tokens(self, tokenizer: WordPieceTokenizer) -> int:
-        """The longest text, in tokens, that may be encoded."""
-        limits = [
-            self._pooling_settings.max_seq_length,
-            tokenizer.model_max_length,
-            self.config.max_position_embeddings,
-        ]
-        return min(limit for limit in limits if limit is not None)
 
     def _encode_rows(self, body_params: Params, rows: list[list[int]]) -> Array:
         """Encode a batch of texts that are given as ids."""
