@@ -167,8 +167,8 @@ def cross_entropy_loop(logits, labels, ignore_index, reduction):
         if label == ignore_index:
             continue
         largest = max(row)
-        log_total = largest + math.log(math.fsum(math.exp(e - largest) for e in row))
-        losses.append(log_total - row[label])
+        log_total = math.log(math.fsum(math.exp(e - largest) for e in row))
+        losses.append(log_total - (row[label] - largest))
     if not losses:
         return 0.0
     return math.fsum(losses) / (len(losses) if reduction == "mean" else 1)
