@@ -1,4 +1,4 @@
-"""Check what an installation of npbert holds. Run by .ci/run outside the checkout: check_install.py KIND."""
+"""Check what an installation of npbert holds: python -I .ci/check_install.py wheel (or editable)."""
 
 import importlib.util
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import npbert
 
-kind = sys.argv[1]  # "wheel" or "editable"
+kind = sys.argv[1]
 package = Path(npbert.__file__).parent
 installed = package.is_relative_to(sysconfig.get_path("purelib"))
 assert installed == (kind == "wheel"), f"a {kind} install imports {package}"
