@@ -159,24 +159,25 @@ def _examine(pair: Pair, settings: _Settings, checks: list[CheckResult]) -> _Com
         np.zeros(value.shape) if grad is None or leaf.name in unusable else np.asarray(grad)
         for leaf, value, grad in zip(pair.leaves, values, gradients, strict=True)
     ]
+    noise = contracts.round_off(pair, values, cotangents, usable, rng)
     if not unusable:
-        checks.append(contracts.linear_in_cotangent(pair, values, cotangents, usable, rng))
-        checks.append(contracts.independent_of_memory_layout(pair, values, cotangents, usable))
+        checks.append(contracts.linear_in_cotangent(pair, values, cotangents, usable, noise, rng))
+        checks.append(contracts.independent_of_memory_layout(pair, values, cotangents, usable, noise))
 
     copy = any("unmodified" in name for name in _failed(checks))
     objective = Objective(pair, values, cotangents, copy)
     base = objective.outputs({}, 0.0)
     oracle, analytic = _choose_oracle(settings.oracle, why_not_analytic(objective, base, rng))
-    tensors = _compare_all(objective, usable, unusable, oracle, settings)
+    tensors = _compare_all(objective, usable, noise, unusable, oracle, settings)
     if oracle == "complex_step" and settings.oracle == "auto":
         misled = _misled(objective, usable, tensors)
         if misled:
             oracle, analytic = _choose_oracle("auto", misled)
-            tensors = _compare_all(objective, usable, unusable, oracle, settings)
+            tensors = _compare_all(objective, usable, noise, unusable, oracle, settings)
     checks.append(analytic)
     if not unusable:
         rtol = settings.tolerance(oracle)
-        checks.append(identities.adjoint_identity(objective, usable, oracle, rtol, rng))
+        checks.append(identities.adjoint_identity(objective, usable, noise, oracle, rtol, rng))
         checks += _taylor(objective, pair, cotangents, tensors, rng)
     return _Comparison(tensors, oracle, objective.evaluations)
 
@@ -208,6 +209,7 @@ def _choose_oracle(requested: str, obstacle: str | None) -> tuple[str, CheckResu
 def _compare_all(
     objective: Objective,
     gradients: Sequence[Array],
+    noise: Sequence[Array],
     unusable: Mapping[str, str],
     oracle: str,
     settings: _Settings,
@@ -240,6 +242,7 @@ def _compare_all(
                 leaf,
                 gradients[number],
                 references[number],
+                noise[number],
                 oracle=oracle,
                 rtol=settings.tolerance(oracle),
                 largest=largest,
@@ -316,9 +319,7 @@ def _declared(
 ) -> dict[str, float | None]:
     """Return the declared zeros by name, patterns resolved."""
     if isinstance(structural_zeros, str):
-        raise ValueError(
-            f"structural_zeros must be a collection of names, got the string {structural_zeros!r}"
-        )
+        raise ValueError(f"structural_zeros must be a collection of names, got {structural_zeros!r}")
     given = structural_zeros if isinstance(structural_zeros, Mapping) else dict.fromkeys(structural_zeros)
     declared: dict[str, float | None] = {}
     for pattern, scale in given.items():
@@ -343,11 +344,12 @@ def _validate(
         raise ValueError(f"args must be a tuple or list of arguments, got {type(args).__name__}")
     if oracle not in ORACLES:
         raise ValueError(f"oracle must be one of {', '.join(ORACLES)}, got {oracle!r}")
-    if not isinstance(seed, (int, np.integer)) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    if rtol is not None and not 0 < rtol < 1:
+    if rtol is not None and not (isinstance(rtol, (float, np.floating)) and 0 < rtol < 1):
         raise ValueError(f"rtol must lie between 0 and 1, got {rtol!r}")
-    if not isinstance(max_coordinates, (int, np.integer)) or max_coordinates < 1:
+    whole = isinstance(max_coordinates, (int, np.integer)) and not isinstance(max_coordinates, bool)
+    if not whole or max_coordinates < 1:
         raise ValueError(f"max_coordinates must be an integer of at least 1, got {max_coordinates!r}")
 
 
@@ -368,11 +370,10 @@ def _reproduce(
     ]
     extra = "".join(f", {key}={value!r}" for key, value, default in options if value != default)
     call = f"npbert.gradcheck.check({name_of(fn)}, {name_of(backward)}, args, seed={settings.seed}{extra})"
-    where = f"from {fn.__module__} import {name_of(fn)}, {name_of(backward)}"
-    importable = (
-        fn.__module__ == getattr(backward, "__module__", None) and _is_global(fn) and _is_global(backward)
-    )
-    return f"{where}; {call}" if importable else call
+    if not (_is_global(fn) and _is_global(backward)):
+        return call
+    imports = dict.fromkeys(f"from {part.__module__} import {name_of(part)}; " for part in (fn, backward))
+    return "".join(imports) + call
 
 
 def _is_global(function: Callable[..., Any]) -> bool:

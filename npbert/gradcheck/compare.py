@@ -7,13 +7,13 @@ summation order could give. Nor is a row that is tiny beside the rest of its ten
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from npbert.gradcheck.objective import Objective, unit
 from npbert.gradcheck.oracles import EPS, Estimate, complex_step, ridders
-from npbert.gradcheck.pair import Array, Leaf
+from npbert.gradcheck.pair import Array, BrokenPair, Leaf
 from npbert.gradcheck.report import Status, TensorResult
 
 # What an oracle can resolve beside the largest row of a tensor: a few roundings of the sums that form it, or
@@ -42,7 +42,14 @@ class Reference:
 def differentiate(objective: Objective, number: int, along: Array, oracle: str) -> Estimate:
     """Return the derivative of the objective along one direction through one leaf."""
     terms = objective.along({number: along})
-    return complex_step(terms) if oracle == "complex_step" else ridders(terms, 0.1 * objective.scale(number))
+    if oracle == "complex_step":
+        return complex_step(terms)
+    try:
+        # Along a direction all entries move at once: a large step would cross many kinks.
+        step = 0.1 if np.count_nonzero(along) == 1 else 1e-2
+        return ridders(terms, step * objective.scale(number))
+    except BrokenPair:
+        return Estimate(float("nan"), float("inf"), 0.0)  # the forward raises so near to its arguments
 
 
 def reference(
@@ -77,10 +84,62 @@ def choose_coordinates(gradient: Array, limit: int, rng: "np.random.Generator") 
     return [tuple(int(i) for i in np.unravel_index(flat, gradient.shape)) for flat in chosen]
 
 
+@dataclass(frozen=True)
+class _Sample:
+    """Gradient and reference side by side, at some coordinates or along some directions: one entry each.
+
+    Attributes
+    ----------
+    got, want : ndarray
+        What the backward says, and the oracle.
+    uncertainty : ndarray
+        The oracle's.
+    noise : ndarray
+        The backward's own round-off.
+    scale : ndarray
+        What errors are relative to.
+    error : ndarray
+        How far apart the two are; for a declared zero, how far the farther one is from zero.
+    rtol : float
+        The tolerance.
+    """
+
+    got: Array
+    want: Array
+    uncertainty: Array
+    noise: Array
+    scale: Array
+    error: Array
+    rtol: float
+
+    @property
+    def relative(self) -> Array:
+        """The relative errors."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.error > 0, self.error / self.scale, 0.0)
+
+    @property
+    def too_far(self) -> Array:
+        """Where the error exceeds the tolerance."""
+        return self.error > self.rtol * self.scale
+
+    @property
+    def uncertain(self) -> Array:
+        """Where the oracle is less certain than the tolerance, or has no answer (NaN)."""
+        return ~(self.uncertainty <= self.rtol * self.scale + self.noise)
+
+    @property
+    def wrong(self) -> Array:
+        """Where nothing excuses the error: not the backward's round-off, not ten times the oracle's doubt."""
+        doubt = np.where(self.uncertain, 10 * self.uncertainty, 0.0)
+        return self.error > self.rtol * self.scale + self.noise + doubt
+
+
 def judge(
     leaf: Leaf,
     gradient: Array,
     ref: Reference,
+    noise: Array,
     *,
     oracle: str,
     rtol: float,
@@ -97,6 +156,8 @@ def judge(
         What the backward returned, float64.
     ref : Reference
         What the oracle returned.
+    noise : ndarray
+        The round-off of the gradient's entries, from `npbert.gradcheck.contracts.round_off`.
     oracle : str
         Which oracle it was.
     rtol : float
@@ -110,64 +171,56 @@ def judge(
     -------
     TensorResult
     """
-    got = np.array([gradient[index] for index in ref.indices])
-    want = np.array([estimate.value for estimate in ref.estimates])
-    declared = zero_scale is not None
-    scale = (
-        np.full(got.shape, zero_scale) if declared else _row_scale(gradient, ref, RESOLUTION[oracle] / rtol)
-    )
-    points = _compare(got, want, scale, rtol, ref.estimates, declared)
-    got_along = np.array([np.sum(gradient * along) for along in ref.directions])
-    want_along = np.array([estimate.value for estimate in ref.projections])
-    # One direction may happen to be nearly orthogonal to the gradient, so they share one scale.
-    size = zero_scale * np.sqrt(gradient.size) if declared else np.max(np.abs(want_along), initial=0.0)
-    lines = _compare(got_along, want_along, np.full(got_along.shape, size), rtol, ref.projections, declared)
-    status, note = _verdict(points, lines, got, want, want_along, largest, zero_scale)
-    candidates = np.flatnonzero(points.wrong) if points.wrong.any() else np.arange(len(want))
-    worst = int(candidates[np.argmax(points.relative[candidates])]) if len(want) else None
-    return TensorResult(
+    points, lines = _samples(gradient, ref, noise, rtol, RESOLUTION[oracle] / rtol, zero_scale)
+    status, note = _verdict(points, lines, largest, zero_scale)
+    result = TensorResult(
         name=leaf.name,
         shape=leaf.value.shape,
         dtype=str(leaf.value.dtype),
         status=status,
-        max_error=None if worst is None else float(points.relative[worst]),
-        worst_index=None if worst is None else ref.indices[worst],
-        gradient=None if worst is None else float(got[worst]),
-        reference=None if worst is None else float(want[worst]),
-        uncertainty=None if worst is None else ref.estimates[worst].uncertainty,
         projection_error=float(np.max(lines.relative)) if ref.projections else None,
-        fraction_wrong=float(np.mean(points.wrong)) if len(want) else 0.0,
-        compared=len(want),
+        compared=len(ref.indices),
         size=leaf.value.size,
         oracle=oracle,
-        structural_zero=declared,
+        structural_zero=zero_scale is not None,
         note=note,
+    )
+    if not ref.indices:
+        return result
+    candidates = np.flatnonzero(points.wrong) if points.wrong.any() else np.arange(len(ref.indices))
+    worst = int(candidates[np.argmax(points.relative[candidates])])
+    return replace(
+        result,
+        max_error=float(points.relative[worst]),
+        worst_index=ref.indices[worst],
+        gradient=float(points.got[worst]),
+        reference=float(points.want[worst]),
+        uncertainty=float(points.uncertainty[worst]),
+        fraction_wrong=float(np.mean(points.wrong)),
     )
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    """Errors relative to their scales, and which of them are wrong, or beyond what the oracle can tell."""
+def _samples(
+    gradient: Array, ref: Reference, noise: Array, rtol: float, floor: float, zero_scale: float | None
+) -> tuple[_Sample, _Sample]:
+    """Return the comparison at the coordinates, and that along the directions."""
 
-    relative: Array
-    wrong: Array
-    unsure: Array
+    def sample(got: Array, estimates: Sequence[Estimate], noise: Array, scale: Array) -> _Sample:
+        want = np.array([estimate.value for estimate in estimates])
+        uncertainty = np.array([estimate.uncertainty for estimate in estimates])
+        apart = np.abs(got - want) if zero_scale is None else np.maximum(np.abs(got), np.abs(want))
+        return _Sample(got, want, uncertainty, noise, scale, apart, rtol)
 
+    got = np.array([gradient[index] for index in ref.indices])
+    scale = _row_scale(gradient, ref, floor) if zero_scale is None else np.full(got.shape, zero_scale)
+    points = sample(got, ref.estimates, np.array([noise[index] for index in ref.indices]), scale)
 
-def _compare(
-    got: Array, want: Array, scale: Array, rtol: float, estimates: Sequence[Estimate], declared_zero: bool
-) -> _Comparison:
-    """Hold errors against ``rtol * scale``.
-
-    Where the oracle is less certain than that, only an error that dwarfs its uncertainty is called wrong.
-    """
-    error = np.maximum(np.abs(got), np.abs(want)) if declared_zero else np.abs(got - want)
-    uncertainty = np.array([estimate.uncertainty for estimate in estimates])
-    uncertain = ~(uncertainty <= rtol * scale)
-    wrong = error > rtol * scale + np.where(uncertain, 10 * uncertainty, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        relative = np.where(error > 0, error / scale, 0.0)
-    return _Comparison(relative, wrong, uncertain & ~wrong)
+    got = np.array([np.sum(gradient * along) for along in ref.directions])
+    # One direction may happen to be nearly orthogonal to the gradient, so they share one scale.
+    size = max((abs(estimate.value) for estimate in ref.projections), default=0.0)
+    size = size if zero_scale is None else zero_scale * float(np.sqrt(gradient.size))
+    line_noise = np.array([np.sum(np.abs(along) * noise) for along in ref.directions])
+    return points, sample(got, ref.projections, line_noise, np.full(got.shape, size))
 
 
 def _row_scale(gradient: Array, ref: Reference, floor: float) -> Array:
@@ -179,33 +232,32 @@ def _row_scale(gradient: Array, ref: Reference, floor: float) -> Array:
     rows = np.array(gradient)
     for index, estimate in zip(ref.indices, ref.estimates, strict=True):
         rows[index] = estimate.value
-    norms = np.sqrt(np.sum(np.square(np.atleast_1d(rows)), axis=-1, keepdims=True))
-    norms = np.broadcast_to(np.maximum(norms, floor * np.max(norms, initial=0.0)), np.atleast_1d(rows).shape)
-    return np.array([norms.reshape(rows.shape)[index] for index in ref.indices])
+    flat = rows.reshape(-1, rows.shape[-1]) if rows.ndim else rows.reshape(1, 1)
+    with np.errstate(over="ignore"):
+        norms = np.sqrt(np.sum(np.square(flat), axis=1, keepdims=True))
+    norms = np.maximum(norms, floor * np.max(norms, initial=0.0))
+    norms = np.broadcast_to(norms, flat.shape).reshape(rows.shape)
+    return np.array([norms[index] for index in ref.indices])
 
 
-def _verdict(
-    points: _Comparison,
-    lines: _Comparison,
-    got: Array,
-    want: Array,
-    want_along: Array,
-    largest: float,
-    zero_scale: float | None,
-) -> tuple[Status, str]:
+def _verdict(points: _Sample, lines: _Sample, largest: float, zero_scale: float | None) -> tuple[Status, str]:
     """Return the status of a tensor and, where there is something to say, why."""
-    wrong, unsure = bool(points.wrong.any() or lines.wrong.any()), int(np.sum(points.unsure))
+    if not points.got.size:
+        return "passed", "has no entries"
+    wrong, unsure = bool(points.wrong.any() or lines.wrong.any()), int(np.sum(points.uncertain))
     if zero_scale is not None and wrong:
-        culprit = "gradient" if np.max(np.abs(got)) >= np.max(np.abs(want)) else "reference"
+        culprit = "gradient" if np.max(np.abs(points.got)) >= np.max(np.abs(points.want)) else "reference"
         return "failed", f"declared a structural zero, but the {culprit} is not one (scale {zero_scale:.3g})"
-    if zero_scale is None and want.size:
-        if not np.any(want) and not np.any(want_along) and not wrong:
+    if zero_scale is None:
+        if not wrong and not points.want.any() and not lines.want.any():
             return "inconclusive", "the reference is zero everywhere, so agreement proves nothing"
-        round_off = ROUND_OFF_OF_ZERO * largest
-        if (wrong or unsure) and max(np.max(np.abs(got)), np.max(np.abs(want))) <= round_off:
+        size = max(np.max(np.abs(points.got)), np.max(np.abs(points.want)))
+        if points.too_far.any() and size <= max(ROUND_OFF_OF_ZERO * largest, np.max(points.noise)):
             return "inconclusive", "gradient and reference are zero up to round-off: a structural zero?"
     if wrong:
         return "failed", "" if points.wrong.any() else "wrong along a random direction: outside the sample"
-    if unsure or lines.unsure.any():
+    if unsure or lines.uncertain.any():
         return "inconclusive", f"the oracle is less certain than the tolerance at {unsure} coordinates"
-    return "passed", "" if want.size else "has no entries"
+    if points.too_far.any() or lines.too_far.any():
+        return "passed", "apart by no more than the round-off of the backward itself"
+    return "passed", ""

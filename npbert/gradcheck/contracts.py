@@ -5,12 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from npbert.gradcheck.pair import Array, BrokenPair, Forward, Leaf, Pair
+from npbert.gradcheck.oracles import EPS
+from npbert.gradcheck.pair import Array, BrokenPair, Forward, Leaf, Pair, copied
 from npbert.gradcheck.report import CheckResult
 
 # Two orders of summation differ by a few eps times the sum of magnitudes. A strided copy or a different
 # cotangent may change that order; 1e-10 leaves room for cancellation, and no real mistake is that small.
 REORDERING = 1e-10
+
+# How many times the arguments are shaken to see the backward's own round-off, and by how many eps; see
+# `round_off`. A handful of draws underestimates the worst case: the margin is for that.
+PROBES, SHAKE, ROUND_OFF_MARGIN = 4, 2, 10.0
 
 GRADIENT_PROPERTIES = (
     "gradient present",
@@ -68,9 +73,10 @@ def backward_properties(
     """Run the backward; return its gradients, and what it did to its inputs, its cotangent and its cache."""
     args = pair.arguments(values)
     forward = pair.forward(args)
+    before = [copied(arg) for arg in args]
     given = copies(cotangents)
     first = copies(pair.gradients(given, forward))
-    changed = _changed(pair.arguments(values), args, pair)
+    changed = _changed(before, args, pair)
     kept = all(_identical(one, two) for one, two in zip(cotangents, given, strict=True))
     again = _same(first, lambda: pair.gradients(copies(cotangents), forward))
     fresh = _same(first, lambda: pair.gradients(copies(cotangents), pair.forward(pair.arguments(values))))
@@ -80,6 +86,42 @@ def backward_properties(
         _result("cotangent unmodified", kept, "backward wrote to the cotangent it was given"),
         _result("backward deterministic", not fresh, f"two runs on the same input: {fresh}"),
         _result("cache usable twice", not again, f"a second backward from one cache: {again}"),
+    ]
+
+
+def round_off(
+    pair: Pair,
+    values: Sequence[Array],
+    cotangents: Sequence[Any],
+    gradients: Sequence[Array],
+    rng: np.random.Generator,
+) -> list[Array]:
+    """Return how inexact the gradients are for no fault of their formula: one size a row, with a margin.
+
+    Where a gradient is the small difference of large terms (a layernorm over two features, a saturated
+    softmax), its round-off is large beside it, and no comparison can be stricter. Shaking arguments and
+    cotangents by a few eps draws other roundings of the same computation; what that changes is round-off,
+    or the sensitivity of the gradient to its arguments, which limits it as well.
+
+    A wrong formula does not hide in it: its result moves no more than a right one's.
+    """
+
+    def shaken(value: Array) -> Array:
+        return np.asarray(value * (1 + SHAKE * EPS * rng.uniform(-1, 1, value.shape)))
+
+    spread = [np.zeros(gradient.shape) for gradient in gradients]
+    for _ in range(PROBES):
+        moved = [None if dout is None else shaken(dout) for dout in cotangents]
+        try:
+            found = pair.gradients(moved, pair.forward(pair.arguments([shaken(value) for value in values])))
+        except BrokenPair:
+            continue
+        for number, (one, two) in enumerate(_pairs(gradients, found)):
+            if two is not None and np.shape(two) == one.shape:
+                spread[number] = np.fmax(spread[number], np.abs(two - one))
+    rows = [np.max(size, axis=-1, keepdims=True, initial=0.0) if size.ndim else size for size in spread]
+    return [
+        ROUND_OFF_MARGIN * np.broadcast_to(row, size.shape) for row, size in zip(rows, spread, strict=True)
     ]
 
 
@@ -121,13 +163,16 @@ def linear_in_cotangent(
     pair: Pair,
     values: Sequence[Array],
     cotangents: Sequence[Any],
-    gradients: Sequence[Any],
-    rng: "np.random.Generator",
+    gradients: Sequence[Array],
+    noise: Sequence[Array],
+    rng: np.random.Generator,
 ) -> CheckResult:
     """Test ``backward(a dy + b du) = a backward(dy) + b backward(du)``: every backward is linear in dy."""
     a, b = 0.75, -1.5
-    others = [None if one is None else rng.standard_normal(one.shape) for one in cotangents]
-    mixed = [None if one is None else a * one + b * two for one, two in _pairs(cotangents, others)]
+    others = [None if one is None else np.asarray(rng.standard_normal(one.shape)) for one in cotangents]
+    mixed = [
+        None if one is None else np.asarray(a * one + b * two) for one, two in _pairs(cotangents, others)
+    ]
 
     def at(given: Sequence[Any]) -> list[Any]:
         return pair.gradients(copies(given), pair.forward(pair.arguments(values)))
@@ -137,11 +182,15 @@ def linear_in_cotangent(
         expected = [None if two is None else a * one + b * two for one, two in _pairs(gradients, from_others)]
     except (BrokenPair, TypeError, ValueError) as error:
         return CheckResult("linear in the cotangent", "failed", detail=describe_failure(error))
-    return _close("linear in the cotangent", from_mixed, expected)
+    return _close("linear in the cotangent", from_mixed, expected, noise)
 
 
 def independent_of_memory_layout(
-    pair: Pair, values: Sequence[Array], cotangents: Sequence[Any], gradients: Sequence[Any]
+    pair: Pair,
+    values: Sequence[Array],
+    cotangents: Sequence[Any],
+    gradients: Sequence[Array],
+    noise: Sequence[Array],
 ) -> CheckResult:
     """Test that arguments and cotangents that are not contiguous in memory give the same gradients.
 
@@ -152,7 +201,7 @@ def independent_of_memory_layout(
         found = pair.gradients([_strided(dout) for dout in cotangents], pair.forward(args))
     except BrokenPair as error:
         return CheckResult("non-contiguous inputs", "failed", detail=describe_failure(error))
-    return _close("non-contiguous inputs", found, gradients)
+    return _close("non-contiguous inputs", found, gradients, noise)
 
 
 def describe_failure(error: Exception) -> str:
@@ -160,27 +209,26 @@ def describe_failure(error: Exception) -> str:
     return error.detail if isinstance(error, BrokenPair) else f"{type(error).__name__}: {error}"
 
 
-def _close(name: str, found: Sequence[Any], expected: Sequence[Any]) -> CheckResult:
+def _close(name: str, found: Sequence[Any], expected: Sequence[Any], noise: Sequence[Array]) -> CheckResult:
     """Compare gradients up to the order of summation.
 
     A tensor is measured against its largest entry, or a thousandth of the largest of all where that is
     more: what should cancel to zero cancels to round-off, which differs between the two.
     """
-    pairs = [
-        (np.asarray(one), np.asarray(two))
-        for one, two in zip(found, expected, strict=True)
+    triples = [
+        (np.asarray(one), np.asarray(two), size)
+        for one, two, size in zip(found, expected, noise, strict=True)
         if one is not None and two is not None
     ]
-    if any(one.shape != two.shape for one, two in pairs):
+    if any(one.shape != two.shape for one, two, _ in triples):
         return CheckResult(name, "failed", detail="the gradients' shapes differ between the two runs")
-    overall = max((float(np.max(np.abs(two), initial=0.0)) for _, two in pairs), default=0.0)
+    largest = [float(np.max(np.abs(two), initial=0.0)) for _, two, _ in triples]
     worst = 0.0
-    for one, two in pairs:
-        scale = max(float(np.max(np.abs(two), initial=0.0)), 1e-3 * overall)
-        error = float(np.max(np.abs(one - two), initial=0.0))
+    for (one, two, size), own in zip(triples, largest, strict=True):
+        error = float(np.max(np.abs(one - two) - size, initial=0.0))
         # A NaN in either counts as the worst error there is: max() would let it pass.
         error = error if np.isfinite(error) else float("inf")
-        worst = max(worst, error / scale if error > 0 else 0.0)
+        worst = max(worst, error / max(own, 1e-3 * max(largest)) if error > 0 else 0.0)
     return CheckResult(name, "passed" if worst <= REORDERING else "failed", worst, REORDERING)
 
 

@@ -73,7 +73,7 @@ class Pair:
 
         With ``copy``, whatever the pair does to its arguments, it does to copies.
         """
-        args = [_copied(arg) if copy else _shallow(arg) for arg in self.args]
+        args = [copied(arg) if copy else _shallow(arg) for arg in self.args]
         for leaf, value in zip(self.leaves, values, strict=True):
             fresh = value.copy() if copy else value
             if leaf.key is None:
@@ -242,16 +242,15 @@ def _refuse_complex_and_nonfinite(name: str, value: Array) -> None:
         raise ValueError(f"{name} has dtype {value.dtype}; only gradients of real arrays are checked")
     if _is_floating(value) and not np.all(np.isfinite(value)):
         index = tuple(int(i) for i in np.argwhere(~np.isfinite(value))[0])
-        raise ValueError(
-            f"{name} must be finite to be differentiated at, got {value[index]} at {list(index)}"
-        )
+        raise ValueError(f"{name} must be finite, got {value[index]} at {list(index)}")
 
 
-def _copied(arg: Any) -> Any:
+def copied(arg: Any) -> Any:
+    """Return a copy of an argument: of the array, or of the arrays in a dictionary."""
     if isinstance(arg, np.ndarray):
         return arg.copy()
     if isinstance(arg, dict):
-        return {key: _copied(value) for key, value in arg.items()}
+        return {key: copied(value) for key, value in arg.items()}
     return arg
 
 

@@ -238,7 +238,7 @@ def draw_labels(
         return np.asarray(np.where(ignored, -100, rng.integers(count, size=ignored.shape)))
 
     def some_tokens() -> Array:
-        ignored = (attention_mask == 0) | (rng.random(attention_mask.shape) < 0.4)
+        ignored: Array = (attention_mask == 0) | (rng.random(attention_mask.shape) < 0.4)
         ignored[0, 1] = False
         return ignored
 
