@@ -42,17 +42,26 @@ def structural_zeros(config: BertConfig, task: str) -> tuple[str, ...]:
     attention's keys, and, where the classes are the tokens of a text or the choices of a question, those of
     the head, and of the layer norm right before it.
     """
-    zeros = ["*attention.self.key.bias"]
+    zeros = []
+    if config.num_hidden_layers and config.position_embedding_type != "relative_key_query":
+        zeros.append("*attention.self.key.bias")  # there a key is also compared with distances
     if task == "multiple_choice":
         zeros.append("classifier.bias")
     if task == "question_answering":
-        last = (
-            f"encoder.layer.{config.num_hidden_layers - 1}.output"
-            if config.num_hidden_layers
-            else "embeddings"
-        )
-        zeros += ["qa_outputs.bias", f"bert.{last}.LayerNorm.bias"]
+        layers = config.num_hidden_layers
+        last = f"bert.encoder.layer.{layers - 1}.output" if layers else "bert.embeddings"
+        zeros += ["qa_outputs.bias", f"{last}.LayerNorm.bias"]
     return tuple(zeros)
+
+
+def unused_params(config: BertConfig, task: str) -> tuple[str, ...]:
+    """Name the parameters (by pattern) that nothing is computed from: their gradient is exactly 0."""
+    unused = []
+    if config.position_embedding_type.startswith("relative"):
+        unused.append("*embeddings.position_embeddings.weight")
+    if task in TASKS_WITH_DECODER and not config.tie_word_embeddings:
+        unused.append("cls.predictions.bias")
+    return tuple(unused)
 
 
 def tiny_config(**fields: Any) -> BertConfig:

@@ -51,3 +51,11 @@ HIDDEN_STATE_REAL_WEIGHTS = 1e-11
 
 # A number that was rounded to six decimals is this far off, float32 adding a little of its own.
 SIX_DECIMALS = 0.5e-6 + 2e-7
+
+# The same numbers added up in another order, through a model of a few layers: a few dozen roundings, and what
+# layer norms make of them.
+REORDERED = 1e-13
+
+# A small model in float32 against float64, relative to the largest element of a tensor: 2^-24 times the few
+# hundred roundings on the longest way through it.
+FLOAT32_MODEL = 3e-5
