@@ -16,7 +16,8 @@ RICH_STYLES: Final[dict[Style, str]] = {
     "strong": "bold cyan",
     "dim": "dim",
 }
-WIDE: Final = ("W", "F")  # the East Asian widths of characters that take two columns
+WIDE_TERMINAL: Final = 120
+DOUBLE_WIDTH: Final = ("W", "F")  # the East Asian widths of characters that take two columns
 
 
 class Styled(NamedTuple):
@@ -27,11 +28,24 @@ class Styled(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A column of a table; one that wraps gives way where the terminal is narrow."""
+    """A column of a table, and how it gives way to a narrow terminal.
+
+    Attributes
+    ----------
+    name : str
+        What stands above it; may be empty.
+    align : {"left", "right"}
+    wraps : bool
+        Whether its cells may take several lines.
+    narrow_width : int or None
+        Where the terminal has fewer than `WIDE_TERMINAL` columns, of a longer cell only so much of its end
+        is shown.
+    """
 
     name: str
     align: Literal["left", "right"] = "left"
     wraps: bool = False
+    narrow_width: int | None = None
 
 
 Cell = str | Styled
@@ -45,7 +59,7 @@ def say(text: str = "", style: Style = "") -> None:
         return
     from rich.text import Text
 
-    console.print(Text(text, style=RICH_STYLES[style]))
+    console.print(Text(text, style=RICH_STYLES[style]), soft_wrap=True)
 
 
 def heading(text: str) -> None:
@@ -73,17 +87,19 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Cell]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    rich_table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    rich_table = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, header_style="bold"
+    )
     for column in columns:
-        rich_table.add_column(
-            column.name,
-            justify=column.align,
-            no_wrap=not column.wraps,
-            overflow="fold" if column.wraps else "ellipsis",
-        )
+        rich_table.add_column(column.name, justify=column.align, no_wrap=not column.wraps, overflow="fold")
+    is_narrow = console.width < WIDE_TERMINAL
     for row in cells:
-        # Text objects: rich would take the brackets of "[/b]" in a str for mark-up.
-        rich_table.add_row(*(Text(cell.text, style=RICH_STYLES[cell.style]) for cell in row))
+        shown = []
+        for cell, column in zip(row, columns, strict=True):
+            text = _end_of(cell.text, column.narrow_width) if is_narrow else cell.text
+            # A Text, because rich would take the brackets of "[/b]" in a str for mark-up.
+            shown.append(Text(text, style=RICH_STYLES[cell.style]))
+        rich_table.add_row(*shown)
     console.print(rich_table)
 
 
@@ -118,6 +134,13 @@ def _styled(cell: Cell) -> Styled:
     return styled._replace(text=printable(styled.text))
 
 
+def _end_of(text: str, width: int | None) -> str:
+    """Return the last ``width`` characters, the first of them an ellipsis where something is left out."""
+    if width is None or len(text) <= width:
+        return text
+    return "…" + text[len(text) - width + 1 :]
+
+
 def _plain_table(columns: Sequence[Column], rows: Sequence[Sequence[Styled]]) -> None:
     header = [Styled(column.name, "") for column in columns]
     widths = [max(_width(row[number].text) for row in (header, *rows)) for number in range(len(columns))]
@@ -132,6 +155,10 @@ def _plain_table(columns: Sequence[Column], rows: Sequence[Sequence[Styled]]) ->
 def _width(text: str) -> int:
     """The number of columns that a text takes on a terminal."""
     return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in WIDE else 1
+        0
+        if unicodedata.combining(character)
+        else 2
+        if unicodedata.east_asian_width(character) in DOUBLE_WIDTH
+        else 1
         for character in text
     )

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from npbert.gradcheck import Report
 
 DESCRIPTION = """\
-See npbert at work, without network, in about a minute: the gradients of its ops and layers are checked, a
-tiny BERT is trained with them from scratch, and, where real weights are installed, texts are searched by
-meaning. Exit code 0 means that every gradient was right and that the tiny BERT learned."""
+See npbert at work, without network, in about a minute: the gradients of its
+ops and layers are checked, a tiny BERT is trained with them from scratch, and,
+where real weights are installed, texts are searched by meaning. Exit code 0
+means that every gradient was right and that the tiny BERT learned."""
 
 EXAMPLES = """\
 npbert demo
@@ -58,7 +59,7 @@ QUERIES: Final = ("young cat asleep", "borrowing money costs more", "classical m
 
 NEXT_STEPS = """\
 What next:
-  npbert gradcheck                         every gradient: ops, parts of the model, tasks
+  npbert gradcheck                         every gradient: ops, layers, tasks
   npbert search FILE "what you look for"   rank the lines of a file by meaning
   npbert embed FILE -o OUT.npy             a vector for each line of a file
   npbert --help                            all commands
@@ -80,9 +81,13 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the three parts; the first two must succeed."""
-    proven = _check_gradients(arguments.seed)
-    learned = _train_tiny_bert(arguments.seed)
-    _search()
+    from threadpoolctl import threadpool_limits
+
+    # For matrices this small one thread is the fastest, and what it computes does not depend on their number.
+    with threadpool_limits(1):
+        proven = _check_gradients(arguments.seed)
+        learned = _train_tiny_bert(arguments.seed)
+        _search()
     say()
     say(NEXT_STEPS)
     return OK if proven and learned else FAILED
@@ -142,24 +147,20 @@ def _group_row(name: str, reports: "list[Report]") -> list[Cell]:
 
 
 def _train_tiny_bert(seed: int) -> bool:
-    from threadpoolctl import threadpool_limits
-
     heading("2. A tiny BERT learns with these gradients, from nothing, to fill masks")
     losses: list[float] = []
-    # One thread: for matrices this small it is the fastest, and the result does not depend on the machine's.
-    with threadpool_limits(1):
-        bert = tiny_bert.untrained_bert(seed)
-        before = tiny_bert.fill_every_gap(bert)
-        start = time.perf_counter()
-        with progress_bar("training", total=tiny_bert.STEPS) as advance:
+    bert = tiny_bert.untrained_bert(seed)
+    before = tiny_bert.fill_every_gap(bert)
+    start = time.perf_counter()
+    with progress_bar("training", total=tiny_bert.STEPS) as advance:
 
-            def report(loss: float) -> None:
-                losses.append(loss)
-                advance(1, note=f"loss {loss:.3f}")
+        def report(loss: float) -> None:
+            losses.append(loss)
+            advance(1, note=f"loss {loss:.3f}")
 
-            tiny_bert.train(bert, seed, report)
-        seconds = time.perf_counter() - start
-        after = tiny_bert.fill_every_gap(bert)
+        tiny_bert.train(bert, seed, report)
+    seconds = time.perf_counter() - start
+    after = tiny_bert.fill_every_gap(bert)
 
     columns = [
         Column("sentence"),

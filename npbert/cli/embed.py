@@ -19,8 +19,9 @@ from npbert.cli.models import add_encoder_option, load_encoder
 from npbert.cli.texts import STANDARD_INPUT, read_lines
 
 DESCRIPTION = """\
-Turn texts into vectors: row i of the NumPy array that is written is line i of the input, an empty line
-included. Pooling and normalisation are the checkpoint's."""
+Turn texts into vectors: row i of the NumPy array that is written is line i of
+the input, an empty line included. Pooling and normalisation are the
+checkpoint's."""
 
 EXAMPLES = """\
 npbert embed reviews.txt -o reviews.npy

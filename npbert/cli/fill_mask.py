@@ -11,9 +11,10 @@ from npbert.cli.models import load_with_tokenizer
 from npbert.params import TASKS_WITH_DECODER
 
 DESCRIPTION = """\
-Propose words for each [MASK] in a text, with their probabilities. It takes a model whose checkpoint scores
-words (BertForMaskedLM or BertForPreTraining, such as bert-base-uncased); a sentence encoder such as MiniLM
-has no such scores, so there is no default model."""
+Propose words for each [MASK] in a text, with their probabilities. It takes a
+model whose checkpoint scores words (BertForMaskedLM or BertForPreTraining,
+such as bert-base-uncased); a sentence encoder such as MiniLM has no such
+scores, so there is no default model."""
 
 EXAMPLES = """\
 npbert fill-mask "The capital of France is [MASK]." --model ./bert-base-uncased

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from npbert.gradcheck import Report, TensorResult
 
 DESCRIPTION = """\
-Check every hand-written backward pass of npbert against its forward: each op, each part of the model, and
-every task, on awkward shapes and rich inputs. The reference is the complex step, which is exact to round-off,
-or, for a function that is not analytic, extrapolated real differences. The error shown is the largest of any
-entry, relative to the norm of its row. Exit code 0 means that every gradient is proven."""
+Check every hand-written backward pass of npbert against its forward: each op,
+each part of the model, and every task, on awkward shapes and rich inputs. The
+oracle is the complex step, which is exact to round-off, or, for a function
+that is not analytic, extrapolated real differences (Ridders). The error is the
+largest of any entry, relative to the norm of its row. Exit code 0 means that
+every gradient is proven."""
 
 EXAMPLES = """\
 npbert gradcheck
@@ -30,11 +32,12 @@ COLUMNS = (
     Column("case", wraps=True),
     Column("tensors", "right"),
     Column("oracle"),
-    Column("worst error", "right"),
-    Column("in", wraps=True),
+    Column("error", "right"),
+    Column("worst tensor", narrow_width=14),
     Column("status"),
     Column("s", "right"),
 )
+ORACLES = {"complex_step": "complex", "ridders": "Ridders", "": "none"}
 STATUS_STYLES: dict[str, Style] = {"passed": "good", "failed": "bad", "inconclusive": "bad"}
 
 
@@ -125,7 +128,7 @@ def _row(name: str, report: "Report") -> list[Cell]:
     return [
         name,
         str(len(report.tensors)),
-        report.oracle.replace("_", " ") or "none",
+        ORACLES[report.oracle],
         "" if report.max_error is None else f"{report.max_error:.1e}",
         "" if worst is None else worst.name,
         Styled(report.status, STATUS_STYLES[report.status]),

@@ -21,7 +21,9 @@ from npbert.cli.errors import OK
 from npbert.cli.models import HOW_TO_INSTALL_WEIGHTS
 from npbert.tokenizer import WordPieceTokenizer
 
-DESCRIPTION = "Show the versions and the machine that npbert works with; or, given a model, what it is."
+DESCRIPTION = """\
+Show the versions and the machine that npbert works with; or, given a model,
+what it is."""
 
 EXAMPLES = """\
 npbert info

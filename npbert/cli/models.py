@@ -14,8 +14,7 @@ def add_encoder_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="DIR",
-        help="a Hugging Face or sentence-transformers directory (default: all-MiniLM-L6-v2, "
-        f"if installed: {HOW_TO_INSTALL_WEIGHTS})",
+        help="a Hugging Face or sentence-transformers directory (default: the installed all-MiniLM-L6-v2)",
     )
 
 

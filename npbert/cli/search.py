@@ -8,14 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert.cli.arguments import add_command, add_json, positive
-from npbert.cli.console import Column, say, table
+from npbert.cli.console import Column, printable, say, table
 from npbert.cli.errors import OK, CommandError, UsageError
 from npbert.cli.models import add_encoder_option, load_encoder
-from npbert.cli.texts import read_lines
+from npbert.cli.texts import name_of, read_lines
 
 DESCRIPTION = """\
-Rank the lines of a file by how close they are in meaning to a query: by the cosine of the angle between
-their vectors, from -1 to 1. Lines without text are passed over."""
+Rank the lines of a file by how close they are in meaning to a query: by the
+cosine of the angle between their vectors, from -1 to 1. Lines without text are
+passed over."""
 
 EXAMPLES = """\
 npbert search reviews.txt "a touching story"
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     numbers = [number for number, line in enumerate(lines, start=1) if line.strip()]
     texts = [lines[number - 1] for number in numbers]
     if not texts:
-        raise CommandError(f"{arguments.corpus}: all lines are empty; there is nothing to search")
+        raise CommandError(f"{name_of(arguments.corpus)}: all lines are empty; there is nothing to search")
     bert = load_encoder(arguments.model)
     vectors = bert.encode(texts, progress=True)
     matches = best_matches(bert.encode(arguments.queries), vectors, arguments.top_k)
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
     for number, (query, found) in enumerate(zip(arguments.queries, matches, strict=True)):
         if number > 0:
             say()
-        say(query, "strong")
+        say(printable(query), "strong")
         rows = [
             (f"{match.score:.3f}", str(numbers[match.position]), texts[match.position]) for match in found
         ]

@@ -29,7 +29,7 @@ def read_lines(source: str) -> list[str]:
     CommandError
         If there is no such file, it is empty, or not UTF-8; names the line and the byte.
     """
-    name = "standard input" if source == STANDARD_INPUT else source
+    name = name_of(source)
     data = _read_bytes(source)
     try:
         text = data.decode("utf-8")
@@ -44,6 +44,11 @@ def read_lines(source: str) -> list[str]:
         raise CommandError(f"{name}: empty; it must have one text a line")
     lines = text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}").removesuffix("\n").split("\n")
     return [line.removesuffix("\r") for line in lines]
+
+
+def name_of(source: str) -> str:
+    """Return what to call a source of texts in a message."""
+    return "standard input" if source == STANDARD_INPUT else source
 
 
 def _read_bytes(source: str) -> bytes:

@@ -32,7 +32,7 @@ SENTENCES: Final = (
 SPECIAL_TOKENS: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NOT_MASKED: Final = -100  # the label of a token that the loss passes over
 
-STEPS: Final = 600
+STEPS: Final = 400
 PEAK_LEARNING_RATE: Final = 3e-3
 WARM_UP_STEPS: Final = 30
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
