@@ -1,12 +1,11 @@
 """README.md keeps its promises: the two commands, the Python examples and the command-line examples."""
 
 import shlex
-import subprocess
-import sys
 
 import pytest
 
 from npbert.checkpoint.installed import find_installed_model
+from npbert.cli import build_parser
 from tests import readme
 
 # What an example says when it needs the real weights.
@@ -20,15 +19,6 @@ EXAMPLES = [
 ]
 
 COMMAND_LINES = [line for line in readme.shell_lines() if line.startswith("npbert ")]
-
-
-def npbert_help(*subcommand: str) -> str:
-    """Return what ``npbert [subcommand] --help`` prints."""
-    program = "import sys; from npbert.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", program, *subcommand, "--help"], capture_output=True, text=True, check=True
-    )
-    return done.stdout
 
 
 def test_the_two_commands():
@@ -53,11 +43,9 @@ def test_python_example(example, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("line", COMMAND_LINES)
-def test_command_line_example_exists(line):
-    # Up to the shell's redirections and pipes; "npbert embed --help" then knows every option of the example.
+def test_command_line_example_is_understood(line):
     words = shlex.split(line, comments=True)
-    subcommand = words[1]
-    assert subcommand in npbert_help()
-    known = npbert_help(subcommand)
-    for option in (word.partition("=")[0] for word in words[2:] if word.startswith("-")):
-        assert option in known
+    arguments = build_parser().parse_args(
+        words[1:]
+    )  # exits where a command, an option or an argument is wrong
+    assert arguments.command == words[1]
