@@ -22,7 +22,7 @@ from npbert.checkpoint.sentence_transformers import (
 from npbert.checkpoint.source import find_directory
 from npbert.config import BertConfig
 from npbert.heads import HeadOptions, task_backward, task_forward
-from npbert.inputs import ModelInputs, prepare_inputs
+from npbert.inputs import ModelInputs, check_dropout_seed, check_shape, floats, prepare_inputs
 from npbert.labels import LABELS_OF_TASK, prepare_labels
 from npbert.model import ModelOutput, model_backward, model_forward
 from npbert.params import (
@@ -218,7 +218,7 @@ class Bert:
             What the task's loss compares with; see `npbert.labels.prepare_labels`.
         output_hidden_states, output_attentions : bool
             Whether to return these too.
-        dropout_seed : int, optional
+        dropout_seed : int in [0, 2^64), optional
             Turns dropout on, with masks drawn from this key. None: off.
         reduction : "mean" or "sum"
             Over the labelled places.
@@ -235,6 +235,7 @@ class Bert:
         inputs = self._prepare_inputs(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, past_key_values_length
         )
+        dropout_seed = check_dropout_seed(dropout_seed)
         checked_labels = prepare_labels(
             self.config,
             self.task,
@@ -304,6 +305,7 @@ class Bert:
         inputs = self._prepare_inputs(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, past_key_values_length
         )
+        dropout_seed = check_dropout_seed(dropout_seed)
         checked_labels = prepare_labels(
             self.config,
             self.task,
@@ -367,6 +369,7 @@ class Bert:
         inputs = self._prepare_inputs(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, past_key_values_length
         )
+        dropout_seed = check_dropout_seed(dropout_seed)
         body_params = self._body_params()
         output, cache = model_forward(body_params, self.config, inputs, self._ops, dropout_seed)
         if dlast_hidden_state is None and dpooler_output is None:
@@ -539,9 +542,8 @@ class Bert:
             return None
         if output is None:
             raise ValueError(f"{name} is given, but the model has no pooler")
-        array = np.asarray(value)
-        if array.shape != output.shape:
-            raise ValueError(f"{name} has shape {array.shape}; it must be {output.shape}")
+        array: Array = floats(name, value)
+        check_shape(name, array, output.shape)
         return array.astype(self.dtype, copy=False)
 
     def _required_tokenizer(self, method: str) -> WordPieceTokenizer:

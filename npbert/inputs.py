@@ -3,6 +3,7 @@
 Every rejection is a ValueError that names the argument, the value, where it stands, and the limit.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,62 +81,64 @@ def prepare_inputs(
         given = "neither" if input_ids is None else "both"
         raise ValueError(f"{given} of input_ids and inputs_embeds given; exactly one is needed")
 
+    # Everything is checked as it was given, so that a message has the shapes and indices of the caller.
     if input_ids is not None:
         input_ids = integers("input_ids", input_ids)
-        choices = _choices(task, input_ids, 2, "input_ids")
-        input_ids = _one_text_a_row(task, input_ids)
-        check_range("input_ids", input_ids, config.vocab_size, "vocab_size")
         shape = input_ids.shape
+        _check_axes(task, "input_ids", shape, hidden_axis=False)
+        check_range("input_ids", input_ids, config.vocab_size, "vocab_size")
     else:
         inputs_embeds = floats("inputs_embeds", inputs_embeds).astype(dtype, copy=False)
-        choices = _choices(task, inputs_embeds, 3, "inputs_embeds")
-        inputs_embeds = _one_text_a_row(task, inputs_embeds)
-        shape = inputs_embeds.shape[:2]
-        width = inputs_embeds.shape[2]
+        _check_axes(task, "inputs_embeds", inputs_embeds.shape, hidden_axis=True)
+        *axes, width = inputs_embeds.shape
+        shape = tuple(axes)
         if width != config.hidden_size:
             raise ValueError(
                 f"inputs_embeds has {width} numbers a token; hidden_size is {config.hidden_size}"
             )
     if 0 in shape:
-        raise ValueError(f"the batch is empty: {shape[0]} texts of {shape[1]} tokens")
+        raise ValueError(f"the batch is empty: {math.prod(shape[:-1])} texts of {shape[-1]} tokens")
 
     if token_type_ids is None:
         token_type_ids = np.zeros(shape, dtype=np.int64)
     else:
-        token_type_ids = _one_text_a_row(task, integers("token_type_ids", token_type_ids))
+        token_type_ids = integers("token_type_ids", token_type_ids)
         check_shape("token_type_ids", token_type_ids, shape)
         check_range("token_type_ids", token_type_ids, config.type_vocab_size, "type_vocab_size")
-
-    key_mask = None
-    if attention_mask is not None:
-        key_mask = _prepare_mask(_one_text_a_row(task, np.asarray(attention_mask)), shape)
-    if position_ids is not None:
-        position_ids = _one_text_a_row(task, integers("position_ids", position_ids))
+    key_mask = None if attention_mask is None else _prepare_mask(attention_mask, shape)
     position_ids = _prepare_positions(config, position_ids, past_key_values_length, shape)
-    return ModelInputs(input_ids, inputs_embeds, position_ids, token_type_ids, key_mask, choices)
+    return ModelInputs(
+        _one_text_a_row(input_ids, shape),
+        _one_text_a_row(inputs_embeds, shape),
+        _one_text_a_row(position_ids, shape),
+        _one_text_a_row(token_type_ids, shape),
+        _one_text_a_row(key_mask, shape),
+        shape[1] if task == "multiple_choice" else 1,
+    )
 
 
-def _choices(task: str, array: Array, text_axes: int, name: str) -> int:
-    """Return how many choices a question has, 1 where the task has none; check the number of axes."""
-    axes = "(batch, choices, tokens" if task == "multiple_choice" else "(batch, tokens"
-    axes += ", hidden)" if text_axes == 3 else ")"
-    if array.ndim != text_axes + (task == "multiple_choice"):
-        raise ValueError(f"{name} has shape {array.shape}; it must be {axes}")
-    return array.shape[1] if task == "multiple_choice" else 1
+def _check_axes(task: str, name: str, shape: tuple[int, ...], hidden_axis: bool) -> None:
+    axes = ["batch", "tokens"]
+    if task == "multiple_choice":
+        axes.insert(1, "choices")
+    if hidden_axis:
+        axes.append("hidden")
+    if len(shape) != len(axes):
+        raise ValueError(f"{name} has shape {shape}; it must be ({', '.join(axes)})")
 
 
-def _one_text_a_row(task: str, array: Array) -> Array:
-    """Lay the choices of multiple choice out as texts of their own:  (B, C, ...) -> (B * C, ...)."""
-    if task == "multiple_choice" and array.ndim >= 3:
-        return array.reshape(array.shape[0] * array.shape[1], *array.shape[2:])
-    return array
+def _one_text_a_row(array: Array | None, shape: tuple[int, ...]) -> Array | None:
+    """Lay the choices of multiple choice out as texts of their own:  (B, C, T, ...) -> (B * C, T, ...)."""
+    if array is None:
+        return None
+    return array.reshape(-1, shape[-1], *array.shape[len(shape) :])
 
 
 def _prepare_positions(
-    config: BertConfig, position_ids: Array | None, past_key_values_length: int, shape: tuple[int, int]
+    config: BertConfig, position_ids: Any, past_key_values_length: int, shape: tuple[int, ...]
 ) -> Array:
     limit = config.max_position_embeddings
-    batch, tokens = shape
+    tokens = shape[-1]
     if isinstance(past_key_values_length, bool) or not isinstance(past_key_values_length, int | np.integer):
         raise ValueError(f"past_key_values_length is {past_key_values_length!r}; it must be an integer")
     if past_key_values_length < 0:
@@ -148,24 +151,36 @@ def _prepare_positions(
                 f"the text has {tokens} tokens after past_key_values_length {past_key_values_length}; "
                 f"max_position_embeddings is {limit}"
             )
-        return default_position_ids(batch, tokens, int(past_key_values_length), np)
+        return default_position_ids(math.prod(shape[:-1]), tokens, int(past_key_values_length), np)
+    position_ids = integers("position_ids", position_ids)
     if position_ids.shape not in ((tokens,), (1, tokens), shape):
         raise ValueError(f"position_ids has shape {position_ids.shape}; it must be {shape}, or one row of it")
     check_range("position_ids", position_ids, limit, "max_position_embeddings")
     return np.broadcast_to(position_ids, shape)
 
 
-def _prepare_mask(attention_mask: Array, shape: tuple[int, int]) -> Array:
+def _prepare_mask(attention_mask: Any, shape: tuple[int, ...]) -> Array:
+    attention_mask = as_array("attention_mask", attention_mask)
     check_shape("attention_mask", attention_mask, shape)
     if attention_mask.dtype.kind not in "biuf":
         raise ValueError(f"attention_mask has dtype {attention_mask.dtype}; it must be bool, or 0 and 1")
     bad = (attention_mask != 0) & (attention_mask != 1)
     if bad.any():
         index = first_index(bad)
-        raise ValueError(
-            f"attention_mask is {attention_mask[index]} at {list(index)}; it must be 1 (a token) or 0 (padding)"
-        )
+        value = attention_mask[index]
+        raise ValueError(f"attention_mask is {value} at {list(index)}; it must be 1 (a token) or 0 (padding)")
     return attention_mask.astype(bool)
+
+
+def check_dropout_seed(dropout_seed: Any) -> int | None:
+    """Return the seed as an int, or raise a ValueError unless it is None or an integer in ``[0, 2^64)``."""
+    if dropout_seed is None:
+        return None
+    if isinstance(dropout_seed, bool) or not isinstance(dropout_seed, int | np.integer):
+        raise ValueError(f"dropout_seed is {dropout_seed!r}; it must be an integer, or None")
+    if not 0 <= dropout_seed < 2**64:
+        raise ValueError(f"dropout_seed is {dropout_seed}; it must be in [0, 2^64)")
+    return int(dropout_seed)
 
 
 # Checks that labels need too ----------------------------------------------------------------------------
@@ -174,6 +189,8 @@ def _prepare_mask(attention_mask: Array, shape: tuple[int, int]) -> Array:
 def integers(name: str, value: Any) -> Array:
     """Return ``value`` as an int64 array, or raise a ValueError that names it."""
     array = as_array(name, value)
+    if array.size == 0:  # NumPy takes [] to be floating
+        return array.astype(np.int64)
     if array.dtype.kind not in "iu":
         raise ValueError(f"{name} has dtype {array.dtype}; it must be an integer type")
     return array.astype(np.int64, copy=False)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from npbert.config import BertConfig
-from npbert.inputs import ModelInputs, check_range, check_shape, first_index, floats, integers
+from npbert.inputs import ModelInputs, as_array, check_range, check_shape, first_index, floats, integers
 from npbert.ops.array_module import Array
 
 IGNORE_INDEX: Final = -100  # the label of a place that does not count, as in Hugging Face and PyTorch
@@ -158,6 +158,6 @@ def _guess_problem_type(config: BertConfig, labels: Any) -> str:
     """Decide as transformers does: one value is a regression, integers are classes."""
     if config.num_labels == 1:
         return "regression"
-    if np.asarray(labels).dtype.kind in "iu":
+    if as_array("labels", labels).dtype.kind in "iu":
         return "single_label_classification"
     return "multi_label_classification"
