@@ -160,6 +160,14 @@ def test_l2_of_a_zero_vector_and_of_one_shorter_than_eps(dtype):
     np.testing.assert_allclose(dx[1], [0.32, -0.24, 0.6], rtol=8 * np.finfo(dtype).eps)
 
 
+def test_l2_of_a_vector_exactly_as_long_as_eps():
+    """It counts as long enough, as in torch."""
+    y, cache = l2_normalize_forward(np.array([3.0, 4.0, 0.0]), 5.0)
+    np.testing.assert_allclose(y, [0.6, 0.8, 0], rtol=4 * U64)
+    dx = l2_normalize_backward(np.array([1.0, -2.0, 3.0]), cache)
+    np.testing.assert_allclose(dx, [0.32, -0.24, 0.6], rtol=ROUND_OFF * U64)
+
+
 def test_l2_of_a_zero_vector_with_the_default_eps():
     y, cache = l2_normalize_forward(np.zeros((2, 3)))
     assert_identical(y, np.zeros((2, 3)), "y")
