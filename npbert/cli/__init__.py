@@ -63,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog=PROGRAM, description="A BERT you can read, check and embed, in NumPy.", epilog=EPILOG
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"{PROGRAM} {__version__}")
     add_debug(parser)
     parser.set_defaults(run=_no_command)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")

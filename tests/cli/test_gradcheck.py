@@ -1,0 +1,84 @@
+"""``npbert gradcheck``."""
+
+import json
+
+import pytest
+
+from npbert import ops
+from npbert.gradcheck.suite import case_names
+from tests.cli.running import assert_fails, run
+
+# Quick ones: the whole suite is tested in tests/gradcheck.
+SOME = ["--only", "layernorm*", "--only", "CLS POOLING"]
+NAMES = ["layernorm (eps 1e-12)", "layernorm (eps 0.3)", "CLS pooling"]
+
+
+def wrong_backward(dy, cache):
+    """Return the gradients of a layer norm, of which dx is a little off."""
+    dx, dweight, dbias = ops.layernorm_backward(dy, cache)
+    return dx + 1e-3, dweight, dbias
+
+
+@pytest.fixture
+def broken_layernorm(monkeypatch):
+    """Let one case of the suite be wrong."""
+    from npbert.gradcheck import suite
+    from npbert.gradcheck.suite.case import Case, Problem
+
+    def draw(rng):
+        args = (rng.normal(size=(3, 5)), rng.normal(size=5), rng.normal(size=5), 0.3)
+        return Problem(ops.layernorm_forward, wrong_backward, args)
+
+    cases = [Case(case.name, draw) if case.name == NAMES[1] else case for case in suite.CASES]
+    monkeypatch.setattr(suite, "CASES", tuple(cases))
+
+
+def test_table(capsys):
+    code, output, error = run(capsys, "gradcheck", *SOME)
+    assert (code, error) == (0, "")
+    header, *rows = output.splitlines()
+    for word in ("case", "tensors", "oracle", "error", "worst tensor", "status"):
+        assert word in header
+    assert [name for row, name in zip(rows, NAMES, strict=False) if row.startswith(name)] == NAMES
+    assert all(" passed " in row and " complex " in row for row in rows[:3])
+    assert "All 7 gradients of 3 cases proven" in rows[-1]
+
+
+def test_json(capsys):
+    code, output, _ = run(capsys, "gradcheck", *SOME, "--seed", "5", "--json")
+    found = json.loads(output)
+    assert code == 0
+    assert (found["ok"], found["seed"]) == (True, 5)
+    assert [case["case"] for case in found["cases"]] == NAMES
+    for case in found["cases"]:
+        assert case["status"] == "passed"
+        assert 0 < case["max_error"] < 1e-11
+        assert "seed=5" in case["reproduce"]
+
+
+def test_a_wrong_gradient(broken_layernorm, capsys):
+    code, output, error = run(capsys, "gradcheck", *SOME)
+    assert (code, error) == (1, "")
+    row = next(line for line in output.splitlines() if line.startswith(NAMES[1]))
+    assert " failed " in row and " x " in row
+    assert "reproduce: from npbert.gradcheck.suite import run_case" in output
+    assert output.count("reproduce:") == 1  # the reports of those that passed are not printed
+    assert "1 of 3 cases not proven" in output
+
+
+def test_a_wrong_gradient_in_json(broken_layernorm, capsys):
+    code, output, _ = run(capsys, "gradcheck", *SOME, "--json")
+    found = json.loads(output)
+    assert (code, found["ok"]) == (1, False)
+    assert [case["status"] for case in found["cases"]] == ["passed", "failed", "passed"]
+
+
+def test_list(capsys):
+    assert run(capsys, "gradcheck", "--list") == (0, "\n".join(case_names()) + "\n", "")
+    code, output, _ = run(capsys, "gradcheck", "--list", "--json", "--only", "layer*")
+    assert (code, json.loads(output)) == (0, NAMES[:2])
+
+
+def test_only_without_a_match(capsys):
+    arguments = ["gradcheck", "--only", "layernorm*", "--only", "nothing*"]
+    assert_fails(capsys, arguments, 2, "'nothing*'", "--list")
