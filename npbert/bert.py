@@ -564,7 +564,8 @@ class Bert:
         for index, row in enumerate(rows):
             input_ids[index, : len(row)] = row
             attention_mask[index, : len(row)] = True
-        inputs = self._prepare_inputs(input_ids, attention_mask, None, None, None, 0)
+        # The body takes texts one by one, whatever the task on top of it does with them.
+        inputs = prepare_inputs(self.config, "encoder", self.dtype, input_ids, attention_mask)
         output, _ = model_forward(body_params, self.config, inputs, self._ops, keep_cache=False)
         return self._pool(output, attention_mask)
 
