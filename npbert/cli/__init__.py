@@ -44,8 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         has gone.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal without some character shows its code
-            stream.reconfigure(errors="backslashreplace")
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal without some character shows its code; whoever reads a pipe sees every line at once.
+            stream.reconfigure(errors="backslashreplace", line_buffering=True)
     arguments = argparse.Namespace(command=None, debug=False)
     try:
         code = _parse_and_run(argv, arguments)
