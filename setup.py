@@ -27,7 +27,7 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license_expression="MIT",
-    python_requires=">=3.10",
+    python_requires=">=3.11",
     # kernels/ sits at the top level of the checkout, for people who come for it, but is installed
     # inside npbert: a package named "kernels" already exists elsewhere.
     packages=[*find_packages(include=["npbert", "npbert.*"]), "npbert.kernels"],

@@ -16,7 +16,7 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 TARGET = Path(__file__).parents[2] / "npbert" / "tokenizer" / "unicode_tables.py"
 CODE_POINTS = [c for c in range(0x110000) if not 0xD800 <= c <= 0xDFFF]
 
-# Python 3.10, the oldest that npbert supports, knows Unicode 13. Cased letters that came later
+# Python 3.10 knows Unicode 13. Cased letters that came later
 # are listed in full, so that the answer does not depend on the Python that runs.
 NEW_CASED_BLOCKS = [
     (0x1C89, 0x1C8A),

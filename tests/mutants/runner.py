@@ -1,0 +1,172 @@
+"""Try mutants, several at a time: the mirrored tests first, and the rest of the suite where these pass."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.mutants import workspace as ws
+from tests.mutants.catalogue import Mutant, apply, source
+from tests.mutants.results import INVALID, KILLED, PASSED, TIMEOUT, Fingerprints, Result, Store
+from tests.mutants.workspace import Workspace, first_failure, run_tests
+
+# Which test files say most about a mutant that its mirrored tests let live; the others follow.
+RELEVANT = ("tests/ops/", "tests/test_model", "tests/test_heads", "tests/test_bert", "tests/gradcheck/")
+
+
+class Limits(NamedTuple):
+    """Seconds after which a stage counts as a timeout."""
+
+    first: float = 120.0
+    second: float = 900.0
+
+
+class _Job(NamedTuple):
+    mutant: Mutant | None  # None: the package as it is, which has to pass
+    tests: tuple[str, ...]
+    key: str
+    seconds: float
+    is_first_stage: bool
+
+
+class _Running(NamedTuple):
+    job: _Job
+    process: BaseProcess
+    started: float
+    log: Path
+    restore: contextlib.ExitStack
+
+
+class Runner:
+    """Runs jobs in workspaces, one process for each."""
+
+    def __init__(
+        self, folder: Path, jobs: int, store: Store, limits: Limits, report: Callable[[Result, bool], None]
+    ) -> None:
+        self.workspaces = [Workspace(folder / f"workspace{number}") for number in range(jobs)]
+        self.prints = Fingerprints(self.workspaces[0].folder)
+        self.suite = sorted(self.workspaces[0].test_files(), key=_relevance)
+        self.store, self.limits, self.report = store, limits, report
+        self.context = multiprocessing.get_context("fork")
+        self.queue: deque[_Job] = deque()
+        self.results: dict[str, Result] = {}
+
+    def run(self, mutants: Sequence[Mutant], baseline: bool = True) -> dict[str, Result]:
+        """Return the last result of every mutant, by id; run the package as it is first, as a baseline.
+
+        Raises
+        ------
+        RuntimeError
+            If the package as it is does not pass its own tests: there is nothing to learn from mutants then.
+        """
+        if baseline:
+            key = "as it is " + self.prints.second_stage(_NOTHING, "")
+            self._enqueue(_Job(None, tuple(self.suite), key, 2 * self.limits.second, False))
+        for mutant in mutants:
+            key = self.prints.first_stage(mutant, apply(mutant, source(mutant, self.workspaces[0].folder)))
+            self._enqueue(_Job(mutant, self._existing(mutant.tests), key, self.limits.first, True))
+        running: dict[int, _Running] = {}
+        try:
+            while self.queue or running:
+                for number, place in enumerate(self.workspaces):
+                    if number not in running and self.queue:
+                        running[number] = self._start(self.queue.popleft(), place)
+                wait([entry.process.sentinel for entry in running.values()], timeout=1.0)
+                for number, entry in list(running.items()):
+                    if not entry.process.is_alive() or time.monotonic() - entry.started > entry.job.seconds:
+                        del running[number]
+                        self._finish(entry)
+        finally:
+            for entry in running.values():
+                _end(entry)
+        return self.results
+
+    def _existing(self, tests: Sequence[str]) -> tuple[str, ...]:
+        return tuple(test for test in tests if (self.workspaces[0].folder / test).exists())
+
+    def _enqueue(self, job: _Job) -> None:
+        known = self.store.get(job.key)
+        if known is not None:
+            self._conclude(job, known, is_new=False)
+        elif job.tests:
+            self.queue.append(job)
+        else:
+            self._conclude(job, Result(job.mutant.id if job.mutant else "", PASSED, "", 0.0), is_new=False)
+
+    def _start(self, job: _Job, place: Workspace) -> _Running:
+        restore = contextlib.ExitStack()
+        modules = ["npbert"]
+        if job.mutant is not None:
+            text = apply(job.mutant, source(job.mutant, place.folder))
+            restore.enter_context(place.changed(job.mutant.file, text))
+            modules += ["npbert.bert", _module_name(job.mutant.file)]
+        log = place.folder / "pytest.log"
+        process = self.context.Process(
+            target=run_tests, args=(place.folder, job.tests, log, modules, job.seconds), daemon=False
+        )
+        process.start()
+        return _Running(job, process, time.monotonic(), log, restore)
+
+    def _finish(self, entry: _Running) -> None:
+        seconds = round(time.monotonic() - entry.started, 2)
+        was_alive = entry.process.is_alive()
+        _end(entry)
+        name = entry.job.mutant.id if entry.job.mutant else "the package as it is"
+        status = entry.process.exitcode
+        if was_alive:
+            result = Result(name, TIMEOUT, f"stopped after {seconds:.0f} s", seconds)
+        elif status == 0:
+            result = Result(name, PASSED, "", seconds)
+        elif status == ws.INVALID:
+            result = Result(name, INVALID, first_failure(entry.log), seconds)
+        else:
+            result = Result(name, KILLED, first_failure(entry.log), seconds)
+        if entry.job.mutant is not None or result.outcome == PASSED:
+            self.store.put(entry.job.key, result)
+        self._conclude(entry.job, result, is_new=True)
+
+    def _conclude(self, job: _Job, result: Result, is_new: bool) -> None:
+        if job.mutant is None:
+            if result.outcome != PASSED:
+                raise RuntimeError(f"the package as it is does not pass its tests: {result.by}")
+            return
+        goes_on = job.is_first_stage and result.outcome == PASSED and job.mutant.equivalent is None
+        if goes_on:
+            text = apply(job.mutant, source(job.mutant, self.workspaces[0].folder))
+            rest = tuple(test for test in self.suite if test not in job.tests)
+            doctests = job.mutant.file  # its own first; the others follow with the whole folder
+            key = self.prints.second_stage(job.mutant, text)
+            self._enqueue(_Job(job.mutant, (doctests, *rest), key, self.limits.second, False))
+            return
+        self.results[job.mutant.id] = result
+        self.report(result, is_new)
+
+
+_NOTHING = Mutant("", "", (), "", (), (), "", None)
+
+
+def _end(entry: _Running) -> None:
+    """Stop the process of a job with everything that it started, and restore its workspace."""
+    if entry.process.pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(entry.process.pid, signal.SIGKILL)  # it leads a group of its own
+    entry.process.join()
+    entry.restore.close()
+
+
+def _relevance(test: str) -> tuple[int, str]:
+    for rank, prefix in enumerate(RELEVANT):
+        if test.startswith(prefix):
+            return rank, test
+    return len(RELEVANT), test
+
+
+def _module_name(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")

@@ -1,0 +1,127 @@
+"""Where a mutant is tested: a copy of the package and its tests, in which one module is changed.
+
+The process that runs the tests is forked from one that has already imported NumPy, pytest and hypothesis,
+which saves a second or more each time. It imports npbert and the tests from the copy, and makes sure of that.
+"""
+
+import contextlib
+import importlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import hypothesis
+import mpmath  # type: ignore[import-untyped]
+import numpy as np
+import pytest
+from hypothesis import Phase
+
+from tests.mutants.catalogue import ROOT
+
+PRELOADED = (hypothesis, mpmath, np, pytest)  # heavy, and the same for every mutant
+COPIED = (
+    "npbert",
+    "tests",
+    "benchmarks",
+    "kernels",
+    "conftest.py",
+    "pyproject.toml",
+    "setup.py",
+    "README.md",
+)
+# About the time an import takes, and about the installation: nothing that a mutant could change.
+LEFT_OUT = ("tests/test_import.py", "tests/test_packaging.py")
+
+INVALID = 90  # exit status: the mutant cannot be imported
+ENVIRONMENT = {
+    "CI": "true",  # hypothesis draws the same examples in every run
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",  # a file that changes several times a second must not be cached
+}
+
+
+class Workspace:
+    """A copy of the checkout in which one mutant at a time can live."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        ignored = shutil.ignore_patterns("__pycache__", "mutants", ".*")
+        for name in COPIED:
+            source = ROOT / name
+            if source.is_dir():
+                shutil.copytree(source, folder / name, ignore=ignored)
+            elif source.exists():
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, folder / name)
+
+    def test_files(self) -> list[str]:
+        """Return every test file of the default suite, and the folder of the doctests."""
+        paths = sorted((self.folder / "tests").rglob("test_*.py"))
+        files = [path.relative_to(self.folder).as_posix() for path in paths]
+        return [*(file for file in files if file not in LEFT_OUT), "npbert"]
+
+    @contextlib.contextmanager
+    def changed(self, file: str, text: str) -> Iterator[None]:
+        """Replace one file for a while."""
+        path = self.folder / file
+        before = path.read_text(encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
+        try:
+            yield
+        finally:
+            path.write_text(before, encoding="utf-8")
+
+
+def run_tests(folder: Path, tests: Sequence[str], log: Path, modules: Sequence[str], seconds: float) -> None:
+    """Run tests in a workspace, to the first failure. Called in a process of its own, which ends here.
+
+    The exit status is pytest's (0: all passed, 1: one failed, 2: a test file cannot be imported), or
+    `INVALID`.
+    """
+    os.setpgrp()  # what tests start ends with them
+    with log.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    os.chdir(folder)
+    os.environ |= ENVIRONMENT | {"PYTHONPATH": str(folder)}
+    sys.dont_write_bytecode = True
+    _import_from(folder)
+    # The profiles of tests/conftest.py build on the one in use. Any failure will do, not only the smallest.
+    hypothesis.settings.register_profile("no shrinking", phases=(Phase.explicit, Phase.generate))
+    hypothesis.settings.load_profile("no shrinking")
+    try:
+        for module in modules:
+            found = Path(importlib.import_module(module).__file__ or "")
+            if folder not in found.parents:
+                print(f"{module} comes from {found}, not from {folder}")
+                os._exit(INVALID)
+    except Exception as error:
+        print(f"the mutant cannot be imported: {error!r}")
+        os._exit(INVALID)
+    options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-m", "not oracle"]
+    status = pytest.main([*options, f"--rootdir={folder}", *tests])
+    sys.stdout.flush()
+    os._exit(int(status))
+
+
+def _import_from(folder: Path) -> None:
+    """Forget the checkout's modules, and look for them in the folder from now on."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] in ("npbert", "tests", "conftest"):
+            del sys.modules[name]
+    checkout = ROOT.resolve()
+    sys.path[:] = [str(folder), *(p for p in sys.path if Path(p or ".").resolve() not in (checkout, folder))]
+    importlib.invalidate_caches()
+
+
+def first_failure(log: Path) -> str:
+    """Return the id of the test that failed, or pytest's last line."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines:
+        if line.startswith(("FAILED ", "ERROR ")):
+            return line.split(" - ")[0].split(" ", 1)[1]
+    return next((line for line in reversed(lines) if line.strip()), "no output")
