@@ -13,6 +13,7 @@ from npbert.gradcheck.analytic import why_not_analytic
 from npbert.gradcheck.objective import Objective, unit
 from npbert.gradcheck.pair import Array, BrokenPair, Leaf, Pair, find_leaves, name_of
 from npbert.gradcheck.report import CheckResult, Report, TensorResult
+from npbert.gradcheck.round_off import round_off
 
 ORACLES = ("auto", "complex_step", "ridders")
 MAX_COORDINATES = 1000
@@ -91,7 +92,8 @@ def check(
     _validate(fn, backward, args, oracle, seed, rtol, max_coordinates)
     leaves = find_leaves(fn, args, names)
     pair = Pair(fn, backward, tuple(args), leaves)
-    settings = _Settings(oracle, rtol, seed, max_coordinates, _declared(structural_zeros, leaves))
+    rtol = None if rtol is None else float(rtol)
+    settings = _Settings(oracle, rtol, int(seed), int(max_coordinates), _declared(structural_zeros, leaves))
     start = time.perf_counter()
     checks: list[CheckResult] = []
     try:
@@ -105,7 +107,7 @@ def check(
         checks=tuple(checks),
         oracle=comparison.oracle,
         rtol=settings.tolerance(comparison.oracle),
-        seed=seed,
+        seed=settings.seed,
         evaluations=comparison.evaluations,
         seconds=time.perf_counter() - start,
         reproduce=_reproduce(fn, backward, settings, names, structural_zeros),
@@ -159,14 +161,14 @@ def _examine(pair: Pair, settings: _Settings, checks: list[CheckResult]) -> _Com
         np.zeros(value.shape) if grad is None or leaf.name in unusable else np.asarray(grad)
         for leaf, value, grad in zip(pair.leaves, values, gradients, strict=True)
     ]
-    noise = contracts.round_off(pair, values, cotangents, usable, rng)
+    copy = any("unmodified" in name for name in _failed(checks))
+    objective = Objective(pair, values, cotangents, copy)
+    base = objective.outputs({}, 0.0)
+    noise = round_off(objective, usable, base, rng)
     if not unusable:
         checks.append(contracts.linear_in_cotangent(pair, values, cotangents, usable, noise, rng))
         checks.append(contracts.independent_of_memory_layout(pair, values, cotangents, usable, noise))
 
-    copy = any("unmodified" in name for name in _failed(checks))
-    objective = Objective(pair, values, cotangents, copy)
-    base = objective.outputs({}, 0.0)
     oracle, analytic = _choose_oracle(settings.oracle, why_not_analytic(objective, base, rng))
     tensors = _compare_all(objective, usable, noise, unusable, oracle, settings)
     if oracle == "complex_step" and settings.oracle == "auto":
@@ -178,7 +180,7 @@ def _examine(pair: Pair, settings: _Settings, checks: list[CheckResult]) -> _Com
     if not unusable:
         rtol = settings.tolerance(oracle)
         checks.append(identities.adjoint_identity(objective, usable, noise, oracle, rtol, rng))
-        checks += _taylor(objective, pair, cotangents, tensors, rng)
+        checks += _taylor(objective, tensors, rng)
     return _Comparison(tensors, oracle, objective.evaluations)
 
 
@@ -284,16 +286,12 @@ def _misled(objective: Objective, gradients: Sequence[Array], tensors: Sequence[
 
 
 def _taylor(
-    objective: Objective,
-    pair: Pair,
-    cotangents: Sequence[Any],
-    tensors: Sequence[TensorResult],
-    rng: "np.random.Generator",
+    objective: Objective, tensors: Sequence[TensorResult], rng: np.random.Generator
 ) -> list[CheckResult]:
     """Test Taylor's remainders; where every tensor agrees, a short slope is the function's: it has a kink."""
 
     def gradients_at(values: Sequence[Array]) -> list[Array]:
-        found = pair.gradients(contracts.copies(cotangents), pair.forward(pair.arguments(values)))
+        found = objective.pair.gradients_at(values, objective.cotangents)
         return [
             np.zeros(value.shape) if grad is None else np.asarray(grad)
             for value, grad in zip(values, found, strict=True)
@@ -323,11 +321,13 @@ def _declared(
     given = structural_zeros if isinstance(structural_zeros, Mapping) else dict.fromkeys(structural_zeros)
     declared: dict[str, float | None] = {}
     for pattern, scale in given.items():
+        if not isinstance(pattern, str):
+            raise ValueError(f"structural_zeros must be a collection of names, got {pattern!r} in it")
         matches = [leaf.name for leaf in leaves if fnmatchcase(leaf.name, pattern)]
         if not matches:
             known = ", ".join(leaf.name for leaf in leaves)
             raise ValueError(f"structural_zeros names {pattern!r}, which matches none of: {known}")
-        if scale is not None and not 0 < scale < float("inf"):
+        if scale is not None and not (isinstance(scale, (int, float)) and 0 < scale < float("inf")):
             raise ValueError(f"structural_zeros[{pattern!r}] must be positive and finite, got {scale}")
         declared.update(dict.fromkeys(matches, scale))
     return declared
@@ -372,7 +372,9 @@ def _reproduce(
     call = f"npbert.gradcheck.check({name_of(fn)}, {name_of(backward)}, args, seed={settings.seed}{extra})"
     if not (_is_global(fn) and _is_global(backward)):
         return call
-    imports = dict.fromkeys(f"from {part.__module__} import {name_of(part)}; " for part in (fn, backward))
+    functions = {fn.__module__: [name_of(fn)]}
+    functions.setdefault(backward.__module__, []).append(name_of(backward))
+    imports = [f"from {module} import {', '.join(found)}; " for module, found in functions.items()]
     return "".join(imports) + call
 
 

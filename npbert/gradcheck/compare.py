@@ -15,6 +15,7 @@ from npbert.gradcheck.objective import Objective, unit
 from npbert.gradcheck.oracles import EPS, Estimate, complex_step, ridders
 from npbert.gradcheck.pair import Array, BrokenPair, Leaf
 from npbert.gradcheck.report import Status, TensorResult
+from npbert.gradcheck.round_off import row_norm
 
 # What an oracle can resolve beside the largest row of a tensor: a few roundings of the sums that form it, or
 # the round-off of real differences.
@@ -53,7 +54,7 @@ def differentiate(objective: Objective, number: int, along: Array, oracle: str) 
 
 
 def reference(
-    objective: Objective, number: int, gradient: Array, oracle: str, limit: int, rng: "np.random.Generator"
+    objective: Objective, number: int, gradient: Array, oracle: str, limit: int, rng: np.random.Generator
 ) -> Reference:
     """Ask the oracle about every coordinate of a leaf, or about ``limit`` of them and some directions."""
     value = objective.values[number]
@@ -65,7 +66,7 @@ def reference(
     return Reference(indices, estimates, directions, projections)
 
 
-def choose_coordinates(gradient: Array, limit: int, rng: "np.random.Generator") -> list[tuple[int, ...]]:
+def choose_coordinates(gradient: Array, limit: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
     """Return all coordinates, or a sample of ``limit``, half of it where the gradient is not zero.
 
     The largest entry is always in the sample: embeddings have gradients that are zero nearly everywhere, and
@@ -125,8 +126,8 @@ class _Sample:
 
     @property
     def uncertain(self) -> Array:
-        """Where the oracle is less certain than the tolerance, or has no answer (NaN)."""
-        return ~(self.uncertainty <= self.rtol * self.scale + self.noise)
+        """Where the oracle is less certain than the tolerance, or has no finite answer."""
+        return ~(self.uncertainty <= self.rtol * self.scale + self.noise) | ~np.isfinite(self.want)
 
     @property
     def wrong(self) -> Array:
@@ -157,7 +158,7 @@ def judge(
     ref : Reference
         What the oracle returned.
     noise : ndarray
-        The round-off of the gradient's entries, from `npbert.gradcheck.contracts.round_off`.
+        The round-off of the gradient's entries, from `npbert.gradcheck.round_off`.
     oracle : str
         Which oracle it was.
     rtol : float
@@ -231,12 +232,9 @@ def _row_scale(gradient: Array, ref: Reference, floor: float) -> Array:
     """
     rows = np.array(gradient)
     for index, estimate in zip(ref.indices, ref.estimates, strict=True):
-        rows[index] = estimate.value
-    flat = rows.reshape(-1, rows.shape[-1]) if rows.ndim else rows.reshape(1, 1)
-    with np.errstate(over="ignore"):
-        norms = np.sqrt(np.sum(np.square(flat), axis=1, keepdims=True))
+        rows[index] = estimate.value if np.isfinite(estimate.value) else 0.0
+    norms = row_norm(rows)
     norms = np.maximum(norms, floor * np.max(norms, initial=0.0))
-    norms = np.broadcast_to(norms, flat.shape).reshape(rows.shape)
     return np.array([norms[index] for index in ref.indices])
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from npbert.gradcheck.oracles import Terms
-from npbert.gradcheck.pair import Array, Pair
+from npbert.gradcheck.pair import Array, BrokenPair, Pair
 
 
 class Objective:
@@ -30,6 +30,7 @@ class Objective:
         self.values = list(values)
         self.cotangents = list(cotangents)
         self.evaluations = 0
+        self._shapes = [None if dout is None else dout.shape for dout in cotangents]
         self._copy = copy
         # All leaves are complex in a complex step, whichever of them is varied: a forward that allocates
         # its result with one argument's dtype then behaves the same for every direction.
@@ -45,6 +46,12 @@ class Objective:
             # An imaginary part that the forward drops is found and reported by name, not as a warning.
             warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
             outputs = self.pair.forward(self.pair.arguments(moved, self._copy)).outputs
+        shapes = [None if one is None else one.shape for one in outputs]
+        if len(shapes) != len(self._shapes) or any(
+            shape != expected and expected is not None
+            for shape, expected in zip(shapes, self._shapes, strict=True)
+        ):
+            raise BrokenPair("output shape", f"the outputs' shapes change with the arguments: {shapes}")
         return [out for out, dout in zip(outputs, self.cotangents, strict=True) if dout is not None]
 
     def terms(self, outputs: Sequence[Array]) -> Array:

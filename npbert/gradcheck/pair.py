@@ -101,10 +101,17 @@ class Pair:
             )
         output, cache = returned
         is_tuple = isinstance(output, (tuple, list))
-        outputs = tuple(
-            None if one is None else np.asarray(one) for one in (output if is_tuple else (output,))
-        )
+        several = output if is_tuple else (output,)
+        try:
+            outputs = tuple(None if one is None else np.asarray(one) for one in several)
+        except ValueError as error:
+            raise BrokenPair("output is floating-point", f"an output is no array: {error}") from error
         return Forward(outputs, cache, is_tuple)
+
+    def gradients_at(self, values: Sequence[Array], cotangents: Sequence[Any]) -> list[Any]:
+        """Run both functions, on copies of everything; return what `gradients` does."""
+        given = [None if dout is None else dout.copy() for dout in cotangents]
+        return self.gradients(given, self.forward(self.arguments(values)))
 
     def gradients(self, cotangents: Sequence[Any], forward: Forward) -> list[Any]:
         """Call the backward; return what it gave for each leaf, whatever that is.

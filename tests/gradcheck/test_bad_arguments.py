@@ -45,6 +45,11 @@ def call(fn=linear, backward=linear_backward, args=ARGS, **options):
             {"structural_zeros": {"bias": float("inf")}},
             "structural_zeros['bias'] must be positive and finite, got inf",
         ),
+        ({"structural_zeros": [3]}, "structural_zeros must be a collection of names, got 3 in it"),
+        (
+            {"structural_zeros": {"bias": "big"}},
+            "structural_zeros['bias'] must be positive and finite, got big",
+        ),
         ({"args": ()}, "args holds no floating-point array, so there is no gradient to check"),
         ({"args": (np.arange(3), 1.5, None)}, "args holds no floating-point array"),
         ({"args": ({"w": np.arange(3)},)}, "args holds no floating-point array"),

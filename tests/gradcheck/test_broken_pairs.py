@@ -69,6 +69,27 @@ def test_output_is_not_floating_point(output):
     assert failed_checks(report) == {"output is floating-point"}
 
 
+def test_output_is_ragged():
+    report = check(lambda x: (([[1.0], [1.0, 2.0]],), None), softmax_backward, args_of(softmax))
+    assert failed_checks(report) == {"output is floating-point"}
+    assert "an output is no array" in check_named(report, "output is floating-point").detail
+
+
+def test_output_shape_depends_on_the_values():
+    def forward(x):
+        return x[x.real > 0] * 2, x
+
+    def backward(dy, x):
+        dx = np.zeros_like(x)
+        dx[x > 0] = 2 * dy
+        return dx
+
+    # Any step of the real differences changes how many entries are positive.
+    report = check(forward, backward, (np.array([1.0, 0.0, -1.0]),), oracle="ridders")
+    assert report.status != "passed"
+    assert "the outputs' shapes change with the arguments" in str(report)
+
+
 def test_forward_is_random():
     rng = np.random.default_rng(0)
 
@@ -201,6 +222,19 @@ def test_gradient_that_would_broadcast():
 def test_gradient_is_a_list():
     report = check(lambda x: (2 * x, None), lambda dy, cache: ([1.0, 2.0],), (np.ones(2),))
     assert failed_checks(report) == {"gradient is an array"}
+
+
+@pytest.mark.parametrize("gradient", [[[1.0], [1.0, 2.0]], "dx", 1.5, object(), np.array([None] * 30)])
+def test_gradient_is_anything(gradient):
+    report = check(softmax, lambda dy, cache: (gradient,), args_of(softmax))
+    assert report.status == "failed"
+    assert failed_checks(report) & {"gradient is an array", "gradient shape"}
+
+
+@pytest.mark.parametrize("dtype", [np.complex128, np.int64, object])
+def test_gradient_of_another_kind(dtype):
+    report = check(softmax, lambda dy, cache: softmax_backward(dy, cache).astype(dtype), args_of(softmax))
+    assert failed_checks(report) == {"gradient dtype"}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -93,6 +93,13 @@ def test_json_round_trip(passed, failed):
         assert {check["name"] for check in read["checks"]} >= {"forward runs", "linear in the cotangent"}
 
 
+def test_options_may_be_numpy_scalars():
+    args = random_arguments(0)["linear"]
+    report = check(linear, linear_backward, args, seed=np.int64(3), rtol=np.float32(1e-6))
+    json.dumps(report.to_dict(), allow_nan=False)
+    assert report.seed == 3
+
+
 def test_json_of_what_json_cannot_hold():
     # A reference of exactly zero: any error is infinitely large beside it.
     report = check(lambda x: (0 * x, None), lambda dy, cache: dy, (np.ones(3),))
