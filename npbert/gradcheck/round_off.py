@@ -15,6 +15,7 @@ second allowance is limited to a thousandth of the gradient.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,9 +69,15 @@ def _moves(objective: Objective, gradients: Sequence[Array], rng: np.random.Gene
         except BrokenPair:
             continue
         for number, (gradient, moved) in enumerate(zip(gradients, found, strict=True)):
-            if isinstance(moved, np.ndarray) and moved.shape == gradient.shape and moved.dtype.kind == "f":
+            if _is_finite(moved) and np.shape(moved) == gradient.shape:
                 moves[number] = np.fmax(moves[number], np.abs(moved - gradient))
     return moves
+
+
+def _is_finite(value: Any) -> bool:
+    """Tell whether something that a backward returned is an array of finite floating-point numbers."""
+    is_array = isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind == "f"
+    return is_array and bool(np.all(np.isfinite(value)))
 
 
 def row_norm(value: Array) -> Array:
