@@ -515,6 +515,16 @@ def test_dropout_before_the_classifier(loss, classifier_dropout, rate):
     assert len(drawn) == 4 + len(at_head)
 
 
+@pytest.mark.parametrize("loss", ["classes", "token_classification", "multiple_choice"])
+def test_the_classifier_sees_what_dropout_left(loss):
+    problem = Problem(loss, 15)
+    body, head, _ = problem.forward(dropout_seed=9)
+    seen = body.last_hidden_state if loss == "token_classification" else body.pooler_output
+    keep = ops.dropout_keep_mask(seen.shape, 0.35, 9, 0, SITE_CLASSIFIER)
+    want = linear(problem, np.where(keep, seen / (1 - 0.35), 0), "classifier")
+    np.testing.assert_allclose(head.logits["logits"], want.reshape(head.logits["logits"].shape), rtol=1e-11)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_without_labels_there_are_scores_and_no_loss(loss):
     problem = Problem(loss, 16)

@@ -514,6 +514,44 @@ def test_embeddings_are_dropped_and_scaled():
     np.testing.assert_array_equal(dropped, np.where(keep, 2 * plain, 0))
 
 
+def test_a_layer_is_dropped_and_scaled_in_three_places():
+    """By hand, in plain NumPy: the attention's probabilities, and what either half adds to its input."""
+    rng = np.random.default_rng(18)
+    config = config_of(layer_norm_eps=0.2, hidden_act="relu")
+    params, inputs = draw(rng, config)
+    params = subset(params, "encoder.layer.0.")
+    hidden = rng.standard_normal((*inputs.shape, 6))
+    seed, layer = 9, 3
+
+    def linear(x, name):
+        return x @ params[f"{name}.weight"].T + params[f"{name}.bias"]
+
+    def heads(x):
+        return x.reshape(2, 5, 2, 3).swapaxes(1, 2)
+
+    def dropped(x, rate, site):
+        return np.where(ops.dropout_keep_mask(x.shape, rate, seed, layer, site), x / (1 - rate), 0)
+
+    def layernorm(x, name):
+        normalised = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 0.2)
+        return normalised * params[f"{name}.weight"] + params[f"{name}.bias"]
+
+    q, k, v = (heads(linear(hidden, f"attention.self.{name}")) for name in ("query", "key", "value"))
+    scores = np.where(inputs.key_mask[:, None, None], q @ k.swapaxes(-1, -2) / np.sqrt(3), -np.inf)
+    probs = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    probs = dropped(probs, 0.15, SITE_ATTENTION_PROBS)
+    merged = (probs @ v).swapaxes(1, 2).reshape(2, 5, 6)
+    projected = dropped(linear(merged, "attention.output.dense"), 0.25, SITE_ATTENTION_OUTPUT)
+    attended = layernorm(projected + hidden, "attention.output.LayerNorm")
+    widened = np.maximum(linear(attended, "intermediate.dense"), 0)
+    narrowed = dropped(linear(widened, "output.dense"), 0.25, SITE_FEED_FORWARD_OUTPUT)
+    want = layernorm(narrowed + attended, "output.LayerNorm")
+
+    found, cache = model.encoder_layer_forward(params, config, hidden, inputs.key_mask, seed, layer, ops)
+    np.testing.assert_allclose(cache.self_attention.attention.probs, probs, rtol=1e-12)
+    np.testing.assert_allclose(found, want, rtol=0, atol=1e-12)
+
+
 def test_smooth_activations_exist():
     assert set(SMOOTH) <= set(ACTIVATIONS)
 
