@@ -115,6 +115,8 @@ def problem_of(error: BaseException, file: LearnerFile) -> Problem:
         if frame.filename == str(file.path) and frame.lineno is not None
     ]
     line = lines[-1] if lines else None
+    if isinstance(error, RecursionError) and lines:  # which call was one too many is chance
+        line = max(set(lines), key=lines.count)
     message = str(error).splitlines()
     text = f"{type(error).__name__}: {message[0]}" if message else type(error).__name__
     kind = "exception"
