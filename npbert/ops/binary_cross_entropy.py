@@ -63,6 +63,7 @@ def bce_with_logits_backward(dloss: Array, cache: BinaryCrossEntropyCache) -> tu
     Parameters
     ----------
     dloss : () floating
+        Of the arrays' dtype, or a Python number.
     cache : BinaryCrossEntropyCache
 
     Returns

@@ -49,6 +49,7 @@ def mse_backward(dloss: Array, cache: MeanSquaredErrorCache) -> tuple[Array, Arr
     Parameters
     ----------
     dloss : () floating
+        Of the arrays' dtype, or a Python number.
     cache : MeanSquaredErrorCache
 
     Returns

@@ -21,6 +21,7 @@ def cls_pooling_forward(x: Array) -> tuple[Array, ClsPoolingCache]:
     Returns
     -------
     y : (B, D)
+        A view of ``x``.
     cache : ClsPoolingCache
     """
     return x[:, 0], ClsPoolingCache(x.shape)
