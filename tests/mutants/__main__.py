@@ -3,6 +3,7 @@
 import argparse
 import fnmatch
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{mutant.id:60} {mutant.description}{note}")
         return 0
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through what stops the tests and cleans up
     by_id = {mutant.id: mutant for mutant in mutants}
     started, done = time.monotonic(), 0
 

@@ -60,9 +60,11 @@ class Fingerprints:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.package = self._hash(sorted((root / "npbert").rglob("*.py")))
-        tests = sorted(path for path in (root / "tests").rglob("*") if path.is_file())
-        self.suite = self._hash(path for path in tests if path.suffix != ".pyc")
-        self.shared = self._hash(path for path in tests if path.suffix == ".py" and path.name[:5] != "test_")
+        tests = [
+            path for path in sorted((root / "tests").rglob("*")) if path.is_file() and path.suffix != ".pyc"
+        ]
+        self.suite = self._hash(tests)
+        self.shared = self._hash(path for path in tests if not path.name.startswith("test_"))
 
     def first_stage(self, mutant: Mutant, text: str) -> str:
         """Key of what the mirrored tests say of a mutant."""

@@ -57,15 +57,27 @@ class Runner:
         self.context = multiprocessing.get_context("fork")
         self.queue: deque[_Job] = deque()
         self.results: dict[str, Result] = {}
+        self.whole_suite = True
 
-    def run(self, mutants: Sequence[Mutant], baseline: bool = True) -> dict[str, Result]:
-        """Return the last result of every mutant, by id; run the package as it is first, as a baseline.
+    def run(
+        self, mutants: Sequence[Mutant], baseline: bool = True, whole_suite: bool = True
+    ) -> dict[str, Result]:
+        """Return the last result of every mutant, by id.
+
+        Parameters
+        ----------
+        mutants : sequence of Mutant
+        baseline : bool
+            Whether to run the package as it is, too.
+        whole_suite : bool
+            Whether a mutant that passes the mirrored tests goes on to the rest.
 
         Raises
         ------
         RuntimeError
             If the package as it is does not pass its own tests: there is nothing to learn from mutants then.
         """
+        self.whole_suite = whole_suite
         if baseline:
             key = "as it is " + self.prints.second_stage(_NOTHING, "")
             self._enqueue(_Job(None, tuple(self.suite), key, 2 * self.limits.second, False))
@@ -137,7 +149,8 @@ class Runner:
             if result.outcome != PASSED:
                 raise RuntimeError(f"the package as it is does not pass its tests: {result.by}")
             return
-        goes_on = job.is_first_stage and result.outcome == PASSED and job.mutant.equivalent is None
+        is_real = job.mutant.equivalent is None
+        goes_on = self.whole_suite and is_real and job.is_first_stage and result.outcome == PASSED
         if goes_on:
             text = apply(job.mutant, source(job.mutant, self.workspaces[0].folder))
             rest = tuple(test for test in self.suite if test not in job.tests)
