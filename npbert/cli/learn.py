@@ -7,7 +7,8 @@ from typing import Any
 from npbert.cli.arguments import add_command, add_json, positive
 
 DESCRIPTION = """\
-Learn to write backward passes. Without a name: the list of exercises, and how far you are.
+Learn to write backward passes. Without a name: the list of exercises, and how
+far you are.
 
 npbert learn NAME writes a file NAME.py with the forward, the formula and the
 shapes, and from then on checks it: every line, every gradient, and which known

@@ -3,6 +3,7 @@
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,7 @@ MARK_STYLES: Final[dict[str, Style]] = {
     "differs": "bad",
     "wrong shape": "bad",
     "error": "bad",
+    "follows": "dim",
     "to do": "strong",
 }
 STATUS_STYLES: Final[dict[str, Style]] = {
@@ -38,6 +40,7 @@ TENSOR_COLUMNS: Final = (
 )
 WIDEST_TEXT: Final = 100  # columns; longer lines are hard to read
 MANY_TENSORS: Final = 8  # of more than that, only those that are wrong are shown
+HUNT_TENSORS: Final = 3  # of so many wrong gradients the numbers are shown
 PRINTED_LINES: Final = 10
 LOSS_ROWS, BAR_WIDTH = 12, 40
 
@@ -133,9 +136,10 @@ def show_hint(text: str, number: int, command: str) -> None:
 
 
 def show_watching(path: Path) -> None:
-    """Say that the file is being watched."""
+    """Say that the file is being watched, and when it was checked: two results may look alike."""
     say()
-    say(f"Watching {path}; save it to check again, Ctrl-C to stop.", "dim")
+    now = time.strftime("%H:%M:%S")
+    paragraph(f"Watching {path} (checked at {now}); save it to check again, Ctrl-C to stop.", "dim")
     say()
 
 
@@ -223,6 +227,8 @@ def _show_lines(result: Result, path: Path) -> None:
     if wrong:
         say()
         paragraph(f"First wrong line: {wrong[0].line}. {wrong[0].detail}", "bad")
+        if any(line.mark == "follows" for line in result.lines):
+            paragraph("follows: right in itself, but computed from a wrong value", "dim")
     elif _wrong_although_lines_are_right(result):
         say()
         say(
@@ -271,8 +277,8 @@ def _tensor_row(row: Mapping[str, Any]) -> list[Cell]:
         f"{row['fraction_wrong']:.0%}",
         f"{float(row['max_error']):.1e}",
         str(list(row["worst_index"] or ())),
-        f"{float(row['gradient']):.6g}",
-        f"{float(row['reference']):.6g}",
+        f"{float(row['gradient']):.4g}",
+        f"{float(row['reference']):.4g}",
     ]
 
 
@@ -324,7 +330,7 @@ def show_hunt(hunt: Hunt, count: int, found: Sequence[Evidence]) -> None:
         say(f"at {one.case}", "dim")
         show_tensors(one.report.to_dict())
         say()
-    for name, wrong, right in found[0].numbers:
+    for name, wrong, right in found[0].numbers[:HUNT_TENSORS]:
         say(f"d{name} in the first case, its first rows:", "strong")
         say(wrong)
         say("must be")

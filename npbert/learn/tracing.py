@@ -14,7 +14,7 @@ from npbert.learn.exercise import PrescribedLine, bound_names, find_function
 from npbert.learn.learner_file import LearnerFile
 from npbert.learn.mistakes import same_array, tolerance
 
-Mark = Literal["", "ok", "differs", "wrong shape", "to do", "error"]
+Mark = Literal["", "ok", "differs", "wrong shape", "follows", "to do", "error"]
 
 
 class Step(NamedTuple):
@@ -33,6 +33,8 @@ class Trace:
     ----------
     steps : list of Step
         In the order in which they happened; values that were changed in place come again.
+    variables : dict
+        All local variables, as they were last.
     returned : object
         None where it raised.
     error : BaseException or None
@@ -40,6 +42,7 @@ class Trace:
     """
 
     steps: list[Step]
+    variables: dict[str, Any]
     returned: Any
     error: BaseException | None
 
@@ -54,7 +57,8 @@ class LineResult:
         Its number in the file.
     source : str
     mark : str
-        ``"ok"``, ``"differs"``, ``"wrong shape"``, ``"to do"``, ``"error"``; empty for one not judged.
+        ``"ok"``, ``"differs"``, ``"wrong shape"``, ``"to do"``, ``"error"``; ``"follows"`` for a line that is
+        right but was given wrong values; empty for one that is not judged.
     detail : str
         What is wrong, in words.
     name : str
@@ -62,6 +66,7 @@ class LineResult:
     index : tuple of int or None
         Where it differs most, as are the next two.
     yours, reference : float or None
+        None where they are not finite.
     """
 
     line: int
@@ -98,15 +103,16 @@ def traced_call(function: Callable[..., Any], args: Sequence[Any], names: Collec
     try:
         returned = function(*args)
     except BaseException as error:
-        return Trace(recorder.steps, None, error)
+        return Trace(recorder.steps, recorder.variables, None, error)
     finally:
         sys.settrace(previous)
-    return Trace(recorder.steps, returned, None)
+    return Trace(recorder.steps, recorder.variables, returned, None)
 
 
 def reference_values(trace: Trace) -> dict[str, Any]:
-    """Return the last value of each variable."""
-    return {step.name: step.value for step in trace.steps}
+    """Return the last value of each variable; not the cache, as a learner's may be another."""
+    last = trace.variables | {step.name: step.value for step in trace.steps}
+    return {name: value for name, value in last.items() if name != "cache"}
 
 
 def unfilled_lines(file: LearnerFile, function: str) -> dict[int, str]:
@@ -131,7 +137,7 @@ def judge_lines(
     """Compare a learner's variables with those of the same name in the solution, line by line.
 
     A variable that had its right value at any time is right: what is done to it afterwards is judged where
-    it is used.
+    it is used. A line that gives the right value when it is given right ones only follows from a wrong one.
 
     Parameters
     ----------
@@ -161,10 +167,13 @@ def judge_lines(
         if steps:
             step = (right or steps)[-1]
             line = starts.get(step.line, step.line)
-            result = (
-                LineResult(line, "", "ok") if right else _difference(line, name, step.value, reference[name])
-            )
-            if line not in found or found[line].mark == "ok":
+            if right:
+                result = LineResult(line, "", "ok")
+            elif _right_by_itself(file, function, name, trace, reference):
+                result = LineResult(line, "", "follows")
+            else:
+                result = _difference(line, name, step.value, reference[name])
+            if line not in found or found[line].mark in ("ok", "follows"):
                 found[line] = result
     for line in to_do:
         found[line] = LineResult(line, "", "to do")
@@ -184,6 +193,7 @@ class _Recorder:
     def __init__(self, names: Collection[str]) -> None:
         self.names = tuple(dict.fromkeys(names))
         self.steps: list[Step] = []
+        self.variables: dict[str, Any] = {}
         self._seen: dict[str, Any] = {}
         self._line: int | None = None
 
@@ -197,6 +207,8 @@ class _Recorder:
                     self.steps.append(Step(name, self._line, self._seen[name]))
         if event == "line":
             self._line = frame.f_lineno
+        else:
+            self.variables = dict(frame.f_locals)
         return self.watch
 
 
@@ -228,6 +240,48 @@ def _statement_starts(file: LearnerFile, function: str) -> dict[int, int]:
     }
 
 
+def _right_by_itself(
+    file: LearnerFile, function: str, name: str, trace: Trace, reference: Mapping[str, Any]
+) -> bool:
+    """Tell whether a variable's expression gives its right value where all other values are right."""
+    node = find_function(file.tree, function)
+    statements = [] if node is None else [one for one in ast.walk(node) if isinstance(one, ast.Assign)]
+    found = [one for one in statements if any(name in bound_names(target) for target in one.targets)]
+    if len(found) != 1 or len(found[0].targets) != 1:
+        return False
+    # Copies: the expression may write to what it is given. One dictionary for all names: inside of a
+    # comprehension, eval does not see local variables.
+    names = {**file.names, **_copied(trace.variables), **_copied(dict(reference))}
+    try:
+        value = eval(compile(ast.Expression(found[0].value), str(file.path), "eval"), names)
+    except Exception:
+        return False
+    return same_array(_part(found[0].targets[0], value, name), reference[name])
+
+
+def _copied(value: Any) -> Any:
+    """Return a value with copies of all arrays in it, also of those in dictionaries, lists and tuples."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: _copied(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_copied(entry) for entry in value]
+    if isinstance(value, tuple):
+        entries = [_copied(entry) for entry in value]
+        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
+    return value
+
+
+def _part(target: ast.expr, value: Any, name: str) -> Any:
+    """Return what an assignment of a value to a target gives to one of the target's names."""
+    if isinstance(target, ast.Tuple):
+        for element, part in zip(target.elts, value, strict=True):
+            if name in bound_names(element):
+                return part
+    return value
+
+
 def _difference(line: int, name: str, value: Any, reference: Any) -> LineResult:
     """Say how a value differs from the right one."""
     if value is None or not isinstance(value, np.ndarray | np.generic) or reference is None:
@@ -247,4 +301,9 @@ def _difference(line: int, name: str, value: Any, reference: Any) -> LineResult:
     wrong, size = int(np.sum(error > limit)), error.size
     where = f"{name}{list(index)}" if index else name
     detail = f"{where} is {got[index]:.6g}; it must be {want[index]:.6g} ({wrong} of {size} wrong)"
-    return LineResult(line, "", "differs", detail, name, index, float(got[index]), float(want[index]))
+    return LineResult(line, "", "differs", detail, name, index, _finite(got[index]), _finite(want[index]))
+
+
+def _finite(value: Any) -> float | None:
+    """Return a number that JSON can hold, None for NaN and infinities."""
+    return float(value) if np.isfinite(value) else None

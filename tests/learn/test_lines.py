@@ -4,7 +4,7 @@ import pytest
 
 from npbert.learn.checking import check_exercise
 from npbert.learn.exercise import prescribed_lines, replace_lines
-from npbert.learn.exercises import LAYERNORM, LINEAR, SOFTMAX
+from npbert.learn.exercises import BERT, LAYERNORM, LINEAR, SOFTMAX
 from tests.learn.files import write, write_edited
 
 
@@ -15,12 +15,38 @@ def marks(result) -> dict[str, str]:
 
 def test_values_and_index_of_the_first_wrong_line(tmp_path):
     result = check_exercise(SOFTMAX, write(tmp_path, SOFTMAX, {"weighted": "dprobs * probs + (dprobs > 1)"}))
-    assert marks(result) == {"weighted": "differs", "expected": "differs", "dx": "differs"}
+    assert marks(result) == {"weighted": "differs", "expected": "follows", "dx": "follows"}
     first = next(line for line in result.lines if line.mark == "differs")
     assert first.name == "weighted"
     assert first.yours == pytest.approx(first.reference + 1)
     assert f"weighted{list(first.index)}" in first.detail
     assert "of 12 wrong" in first.detail
+
+
+def test_what_follows_from_two_wrong_lines(tmp_path):
+    """A tuple, a comprehension, and a second mistake behind the first."""
+    path = write(
+        tmp_path,
+        LAYERNORM,
+        {
+            "dx_hat": "dy",
+            "through_mean": "np.stack([row.mean(axis=-1, keepdims=True) for row in dx_hat])",
+            "dx": "dx_hat - through_mean",
+        },
+    )
+    found = marks(check_exercise(LAYERNORM, path))
+    assert found["dx_hat"] == found["dx"] == "differs"
+    assert found["through_mean"] == found["through_variance"] == "follows"
+    assert found["dbias"] == "ok"
+
+
+def test_following_lines_of_a_tuple(tmp_path):
+    path = write(tmp_path, BERT, {"dcontext": "2 * ops.split_heads(dmerged, HEADS)"})
+    result = check_exercise(BERT, path)
+    found = marks(result)
+    assert found["dcontext"] == "differs"
+    assert found["dq, dk, dv, _"] == found["through_key"] == found["dtable"] == "follows"
+    assert result.report["status"] == "failed"
 
 
 def test_wrong_shape(tmp_path):
@@ -43,6 +69,9 @@ def test_nan_differs(tmp_path):
     result = check_exercise(SOFTMAX, write(tmp_path, SOFTMAX, {"dx": "probs * np.nan"}))
     assert marks(result)["dx"] == "differs"
     assert result.problem.kind == "not finite"
+    line = next(line for line in result.lines if line.mark == "differs")
+    assert "is nan; it must be" in line.detail
+    assert line.yours is None, "JSON has no NaN"
 
 
 def test_a_statement_over_several_lines(tmp_path):
