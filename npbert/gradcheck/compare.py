@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from npbert.gradcheck.objective import Objective, unit
 from npbert.gradcheck.oracles import EPS, Estimate, complex_step, ridders
 from npbert.gradcheck.pair import Array, BrokenPair, Leaf
-from npbert.gradcheck.report import Status, TensorResult
+from npbert.gradcheck.report import Entries, Status, TensorResult
 from npbert.gradcheck.round_off import row_norm
 
 # What an oracle can resolve beside the largest row of a tensor: a few roundings of the sums that form it, or
@@ -198,7 +199,17 @@ def judge(
         reference=float(points.want[worst]),
         uncertainty=float(points.uncertainty[worst]),
         fraction_wrong=float(np.mean(points.wrong)),
+        entries=Entries(
+            _flat(ref.indices, gradient.shape), points.got, points.want, points.relative, points.wrong
+        ),
     )
+
+
+def _flat(indices: Sequence[tuple[int, ...]], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return the positions of coordinates in the tensor laid out in C order."""
+    if not shape:
+        return np.zeros(len(indices), dtype=np.int64)
+    return np.ravel_multi_index(tuple(np.array(indices).T), shape).astype(np.int64)
 
 
 def _samples(

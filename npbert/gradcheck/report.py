@@ -1,10 +1,35 @@
 """What a check found: plain data that prints itself, turns into JSON, or fails a test."""
 
 import textwrap
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 Status = Literal["passed", "failed", "inconclusive", "skipped"]
+
+
+class Entries(NamedTuple):
+    """The coordinates of one tensor that were compared, side by side: what a heat map shows.
+
+    Attributes
+    ----------
+    flat : (n,) ndarray of int64
+        Where each is, in the tensor laid out in C order.
+    gradient, reference : (n,) ndarray of float64
+        The two values.
+    error : (n,) ndarray of float64
+        How far apart they are, relative to the norm of the reference's row.
+    wrong : (n,) ndarray of bool
+        Whether that is too far.
+    """
+
+    flat: NDArray[np.int64]
+    gradient: NDArray[np.float64]
+    reference: NDArray[np.float64]
+    error: NDArray[np.float64]
+    wrong: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -42,6 +67,8 @@ class TensorResult:
         True where the caller declared that this gradient is exactly zero.
     note : str
         What else there is to say, in words.
+    entries : Entries or None
+        Every compared coordinate. Left out where reports are compared, printed or turned into dictionaries.
     """
 
     name: str
@@ -60,6 +87,7 @@ class TensorResult:
     oracle: str = ""
     structural_zero: bool = False
     note: str = ""
+    entries: Entries | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -165,7 +193,11 @@ class Report:
         Numbers that JSON cannot hold (NaN, infinities) become strings.
         """
         summary = {"status": self.status, "max_error": self.max_error}
-        return {key: _jsonable(value) for key, value in {**summary, **asdict(self)}.items()}
+        # Without the entries, of which asdict would copy every array.
+        found = asdict(replace(self, tensors=tuple(replace(row, entries=None) for row in self.tensors)))
+        for row in found["tensors"]:
+            del row["entries"]
+        return {key: _jsonable(value) for key, value in {**summary, **found}.items()}
 
     def __str__(self) -> str:
         error = "" if self.max_error is None else f", worst relative error {self.max_error:.1e}"

@@ -177,3 +177,30 @@ def test_softmax_row_sums_do_not_fool_the_cotangent():
     report = check(softmax, lambda dy, probs: 0 * dy, random_arguments(0)["softmax"])
     assert report.status == "failed"
     assert abs(report.tensors[0].reference) > 1e-3
+
+
+def test_entries_are_every_compared_coordinate(failed):
+    row = failed.tensors[1]
+    entries = row.entries
+    assert list(entries.flat) == list(range(35))
+    assert list(np.flatnonzero(entries.wrong)) == [3 * 5 + 2]
+    worst = np.argmax(entries.error)
+    assert np.unravel_index(entries.flat[worst], row.shape) == row.worst_index
+    assert (entries.gradient[worst], entries.reference[worst]) == (row.gradient, row.reference)
+    assert entries.error[worst] == row.max_error
+    assert "entries" not in repr(failed)
+    assert "entries" not in failed.to_dict()["tensors"][1]
+
+
+def test_entries_of_a_sample_and_of_a_scalar():
+    report = check(
+        lambda x, factor: (factor * np.sin(x), (x, factor)),
+        lambda dy, cache: (cache[1] * np.cos(cache[0]) * dy, np.sum(np.sin(cache[0]) * dy)),
+        (np.random.default_rng(0).standard_normal((40, 30)), np.array(1.5)),
+        max_coordinates=100,
+    )
+    assert report.ok, str(report)
+    sampled, scalar = report.tensors
+    assert sampled.entries.flat.shape == (100,) == np.unique(sampled.entries.flat).shape
+    assert sampled.entries.flat.max() > 900
+    assert list(scalar.entries.flat) == [0]
