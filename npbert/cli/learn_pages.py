@@ -197,7 +197,7 @@ def _show_unsolved(task: Exercise, result: Result, path: Path) -> None:
         _show_lines(result, path)
     if result.report is not None and result.report["tensors"]:
         say()
-        say(f"Gradients at {result.case}", "strong")
+        paragraph(f"Gradients at {result.case}", "strong")
         show_tensors(result.report)
 
 
@@ -327,7 +327,7 @@ def show_hunt(hunt: Hunt, count: int, found: Sequence[Evidence]) -> None:
     say(hunt.exercise.formula.strip("\n"))
     heading("A backward of it has one bug. The gradient check says:")
     for one in found:
-        say(f"at {one.case}", "dim")
+        paragraph(f"at {one.case}", "dim")
         show_tensors(one.report.to_dict())
         say()
     for name, wrong, right in found[0].numbers[:HUNT_TENSORS]:
