@@ -188,7 +188,7 @@ def _show_unsolved(task: Exercise, result: Result, path: Path) -> None:
         say(f"{task.name}: not yet", "bad")
     if result.mistake:
         paragraph(f"Your gradients equal those of the backward that {result.mistake}:", "bad")
-        paragraph(sentence(result.diagnosis))
+        paragraph(result.diagnosis)
     if result.problem is not None:
         _show_problem(result)
     for note in result.notes:
