@@ -3,20 +3,18 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
 
-from npbert.gradcheck import compare, contracts, identities
+from npbert.gradcheck import contracts, identities
 from npbert.gradcheck.analytic import why_not_analytic
-from npbert.gradcheck.objective import Objective, unit
-from npbert.gradcheck.pair import Array, BrokenPair, Leaf, Pair, find_leaves, name_of
+from npbert.gradcheck.gradient_mode import compare_gradients, misled
+from npbert.gradcheck.objective import Objective
+from npbert.gradcheck.options import MAX_COORDINATES, Settings, declared_zeros, reproduce, validate
+from npbert.gradcheck.pair import Array, BrokenPair, Pair, find_leaves, name_of
 from npbert.gradcheck.report import CheckResult, Report, TensorResult
 from npbert.gradcheck.round_off import round_off
-
-ORACLES = ("auto", "complex_step", "ridders")
-MAX_COORDINATES = 1000
 
 
 def check(
@@ -89,11 +87,13 @@ def check(
     >>> report.status, report.tensors[0].fraction_wrong
     ('failed', 1.0)
     """
-    _validate(fn, backward, args, oracle, seed, rtol, max_coordinates)
+    validate(fn, backward, args, oracle, seed, rtol, max_coordinates)
     leaves = find_leaves(fn, args, names)
     pair = Pair(fn, backward, tuple(args), leaves)
     rtol = None if rtol is None else float(rtol)
-    settings = _Settings(oracle, rtol, int(seed), int(max_coordinates), _declared(structural_zeros, leaves))
+    settings = Settings(
+        oracle, rtol, int(seed), int(max_coordinates), declared_zeros(structural_zeros, leaves)
+    )
     start = time.perf_counter()
     checks: list[CheckResult] = []
     try:
@@ -110,22 +110,8 @@ def check(
         seed=settings.seed,
         evaluations=comparison.evaluations,
         seconds=time.perf_counter() - start,
-        reproduce=_reproduce(fn, backward, settings, names, structural_zeros),
+        reproduce=reproduce(fn, backward, settings, names, structural_zeros),
     )
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """The options of one check. ``zeros`` maps the declared structural zeros to their scales, if given."""
-
-    oracle: str
-    rtol: float | None
-    seed: int
-    max_coordinates: int
-    zeros: dict[str, float | None]
-
-    def tolerance(self, oracle: str) -> float:
-        return compare.DEFAULT_RTOL[oracle or "complex_step"] if self.rtol is None else self.rtol
 
 
 @dataclass(frozen=True)
@@ -137,7 +123,7 @@ class _Comparison:
     evaluations: int = 0
 
 
-def _examine(pair: Pair, settings: _Settings, checks: list[CheckResult]) -> _Comparison:
+def _examine(pair: Pair, settings: Settings, checks: list[CheckResult]) -> _Comparison:
     """Run every test in order, appending to ``checks`` as it goes; raise BrokenPair where none can follow."""
     values = [leaf.value.astype(np.float64) for leaf in pair.leaves]
     rng = np.random.default_rng(settings.seed)
@@ -170,12 +156,12 @@ def _examine(pair: Pair, settings: _Settings, checks: list[CheckResult]) -> _Com
         checks.append(contracts.independent_of_memory_layout(pair, values, cotangents, usable, noise))
 
     oracle, analytic = _choose_oracle(settings.oracle, why_not_analytic(objective, base, rng))
-    tensors = _compare_all(objective, usable, noise, unusable, oracle, settings)
+    tensors = compare_gradients(objective, usable, noise, unusable, oracle, settings)
     if oracle == "complex_step" and settings.oracle == "auto":
-        misled = _misled(objective, usable, tensors)
-        if misled:
-            oracle, analytic = _choose_oracle("auto", misled)
-            tensors = _compare_all(objective, usable, noise, unusable, oracle, settings)
+        obstacle = misled(objective, usable, tensors)
+        if obstacle:
+            oracle, analytic = _choose_oracle("auto", obstacle)
+            tensors = compare_gradients(objective, usable, noise, unusable, oracle, settings)
     checks.append(analytic)
     if not unusable:
         rtol = settings.tolerance(oracle)
@@ -208,83 +194,6 @@ def _choose_oracle(requested: str, obstacle: str | None) -> tuple[str, CheckResu
     return "complex_step", CheckResult(name, "inconclusive", detail=f"{obstacle}: no oracle for this forward")
 
 
-def _compare_all(
-    objective: Objective,
-    gradients: Sequence[Array],
-    noise: Sequence[Array],
-    unusable: Mapping[str, str],
-    oracle: str,
-    settings: _Settings,
-) -> tuple[TensorResult, ...]:
-    """Compare every gradient with the oracle's; those that are no gradients are reported as that."""
-    leaves = objective.pair.leaves
-    references = {
-        number: compare.reference(
-            objective,
-            number,
-            gradients[number],
-            oracle,
-            settings.max_coordinates,
-            np.random.default_rng([settings.seed, number]),
-        )
-        for number, leaf in enumerate(leaves)
-        if leaf.name not in unusable
-    }
-    largest = max(
-        (ref.largest for n, ref in references.items() if leaves[n].name not in settings.zeros), default=0.0
-    )
-    results = []
-    for number, leaf in enumerate(leaves):
-        if leaf.name in unusable:
-            results.append(_not_compared(leaf, unusable[leaf.name]))
-            continue
-        scale = settings.zeros.get(leaf.name)
-        results.append(
-            compare.judge(
-                leaf,
-                gradients[number],
-                references[number],
-                noise[number],
-                oracle=oracle,
-                rtol=settings.tolerance(oracle),
-                largest=largest,
-                zero_scale=None if leaf.name not in settings.zeros else largest if scale is None else scale,
-            )
-        )
-    return tuple(results)
-
-
-def _not_compared(leaf: Leaf, why: str) -> TensorResult:
-    return TensorResult(
-        leaf.name,
-        leaf.value.shape,
-        str(leaf.value.dtype),
-        "failed",
-        size=leaf.value.size,
-        note=f"not compared: {why}",
-    )
-
-
-def _misled(objective: Objective, gradients: Sequence[Array], tensors: Sequence[TensorResult]) -> str | None:
-    """Let real differences arbitrate where gradient and complex step disagree most.
-
-    `why_not_analytic` looks along one direction an argument, and may miss what only a few entries show.
-    """
-    for number, row in enumerate(tensors):
-        if row.status != "failed" or row.worst_index is None or row.gradient is None or row.reference is None:
-            continue
-        along = unit(objective.values[number], row.worst_index)
-        arbiter = compare.differentiate(objective, number, along, "ridders")
-        if (
-            abs(arbiter.value - row.gradient) <= arbiter.uncertainty
-            and abs(arbiter.value - row.reference) > 100 * arbiter.uncertainty
-        ):
-            where = f"{row.name}{list(row.worst_index)}"
-            figures = f"the complex step gives {row.reference:.6g}, real differences {arbiter.value:.6g}"
-            return f"at {where}, {figures}"
-    return None
-
-
 def _taylor(
     objective: Objective, tensors: Sequence[TensorResult], rng: np.random.Generator
 ) -> list[CheckResult]:
@@ -310,73 +219,3 @@ def _taylor(
 
 def _failed(checks: Iterable[CheckResult]) -> set[str]:
     return {result.name for result in checks if result.status == "failed"}
-
-
-def _declared(
-    structural_zeros: Iterable[str] | Mapping[str, float | None], leaves: Sequence[Leaf]
-) -> dict[str, float | None]:
-    """Return the declared zeros by name, patterns resolved."""
-    if isinstance(structural_zeros, str):
-        raise ValueError(f"structural_zeros must be a collection of names, got {structural_zeros!r}")
-    given = structural_zeros if isinstance(structural_zeros, Mapping) else dict.fromkeys(structural_zeros)
-    declared: dict[str, float | None] = {}
-    for pattern, scale in given.items():
-        if not isinstance(pattern, str):
-            raise ValueError(f"structural_zeros must be a collection of names, got {pattern!r} in it")
-        matches = [leaf.name for leaf in leaves if fnmatchcase(leaf.name, pattern)]
-        if not matches:
-            known = ", ".join(leaf.name for leaf in leaves)
-            raise ValueError(f"structural_zeros names {pattern!r}, which matches none of: {known}")
-        if scale is not None and not (isinstance(scale, (int, float)) and 0 < scale < float("inf")):
-            raise ValueError(f"structural_zeros[{pattern!r}] must be positive and finite, got {scale}")
-        declared.update(dict.fromkeys(matches, scale))
-    return declared
-
-
-def _validate(
-    fn: Any, backward: Any, args: Any, oracle: Any, seed: Any, rtol: float | None, max_coordinates: Any
-) -> None:
-    """Refuse a call that makes no sense; what the pair does wrong is not its business."""
-    for name, value in (("fn", fn), ("backward", backward)):
-        if not callable(value):
-            raise ValueError(f"{name} must be callable, got {type(value).__name__}")
-    if not isinstance(args, (tuple, list)):
-        raise ValueError(f"args must be a tuple or list of arguments, got {type(args).__name__}")
-    if oracle not in ORACLES:
-        raise ValueError(f"oracle must be one of {', '.join(ORACLES)}, got {oracle!r}")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
-    if rtol is not None and not (isinstance(rtol, (float, np.floating)) and 0 < rtol < 1):
-        raise ValueError(f"rtol must lie between 0 and 1, got {rtol!r}")
-    whole = isinstance(max_coordinates, (int, np.integer)) and not isinstance(max_coordinates, bool)
-    if not whole or max_coordinates < 1:
-        raise ValueError(f"max_coordinates must be an integer of at least 1, got {max_coordinates!r}")
-
-
-def _reproduce(
-    fn: Callable[..., Any],
-    backward: Callable[..., Any],
-    settings: _Settings,
-    names: Sequence[str] | None,
-    structural_zeros: Iterable[str] | Mapping[str, float | None],
-) -> str:
-    """Return the call as a line of Python, without the options that were left at their defaults."""
-    options = [
-        ("oracle", settings.oracle, "auto"),
-        ("names", None if names is None else list(names), None),
-        ("rtol", settings.rtol, None),
-        ("max_coordinates", settings.max_coordinates, MAX_COORDINATES),
-        ("structural_zeros", structural_zeros, ()),
-    ]
-    extra = "".join(f", {key}={value!r}" for key, value, default in options if value != default)
-    call = f"npbert.gradcheck.check({name_of(fn)}, {name_of(backward)}, args, seed={settings.seed}{extra})"
-    if not (_is_global(fn) and _is_global(backward)):
-        return call
-    functions = {fn.__module__: [name_of(fn)]}
-    functions.setdefault(backward.__module__, []).append(name_of(backward))
-    imports = [f"from {module} import {', '.join(found)}; " for module, found in functions.items()]
-    return "".join(imports) + call
-
-
-def _is_global(function: Callable[..., Any]) -> bool:
-    return getattr(function, "__qualname__", ".").isidentifier()
