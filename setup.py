@@ -15,7 +15,8 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.23"],
     "tokenizers": ["tokenizers>=0.20"],
     "test": ["pytest>=8", "hypothesis>=6.100", "mpmath>=1.3", "rich>=13"],
-    "lint": ["ruff>=0.6", "mypy>=1.11"],
+    # mypy reads the types of what npbert's modules for tests import.
+    "lint": ["ruff>=0.6", "mypy>=1.11", "pytest>=8", "hypothesis>=6.100"],
     # Only for comparisons; the default tests pass without any of these.
     "oracle": ["torch", "transformers>=5", "tokenizers>=0.20", "sentence-transformers>=5"],
 }

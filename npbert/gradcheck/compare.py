@@ -209,7 +209,8 @@ def _flat(indices: Sequence[tuple[int, ...]], shape: tuple[int, ...]) -> NDArray
     """Return the positions of coordinates in the tensor laid out in C order."""
     if not shape:
         return np.zeros(len(indices), dtype=np.int64)
-    return np.ravel_multi_index(tuple(np.array(indices).T), shape).astype(np.int64)
+    flat: NDArray[np.int64] = np.ravel_multi_index(tuple(np.array(indices).T), shape).astype(np.int64)
+    return flat
 
 
 def _samples(
