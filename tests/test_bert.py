@@ -232,6 +232,20 @@ def test_every_input_is_used(task):
         np.testing.assert_allclose(bert.forward(**changed, **labels).loss, loss, rtol=1e-12)
 
 
+@pytest.mark.parametrize("task", models.TASKS_WITH_LOSS)
+def test_the_vectors_of_words_are_as_good_as_their_ids(task):
+    """Bit for bit, and with the same gradients, but for those of the table the vectors were taken from."""
+    bert = model_of(task)
+    arguments, labels = batch_of(task)
+    table = "bert.embeddings.word_embeddings.weight"
+    vectors = {"inputs_embeds": bert.params[table][arguments["input_ids"]], "input_ids": None}
+    loss, grads = bert.loss_and_grads(**arguments, **labels)
+    found, found_grads = bert.loss_and_grads(**(arguments | vectors), **labels)
+    assert found == loss
+    del grads[table], found_grads[table]
+    assert_same_params(found_grads, grads)
+
+
 def test_input_ids_by_position():
     bert = model_of()
     by_position = bert.forward([[2, 3]]).last_hidden_state

@@ -327,6 +327,19 @@ def test_vectors_are_cast_to_the_models_type(dtype):
     np.testing.assert_array_equal(found.inputs_embeds, vectors)
 
 
+def test_word_vectors_leave_the_rest_as_it_is():
+    """Mask, token types and positions count, whichever way the words come."""
+    rest = {
+        "attention_mask": [[1, 1, 1, 0], [1, 1, 0, 0]],
+        "token_type_ids": [[0, 2, 1, 1], [1, 0, 0, 2]],
+        "position_ids": [[3, 1, 0, 7], [0, 1, 2, 3]],
+    }
+    by_id, by_vector = prepare(input_ids=IDS, **rest), prepare(inputs_embeds=VECTORS, **rest)
+    for name in ("key_mask", "token_type_ids", "position_ids"):
+        assert getattr(by_id, name) is not None
+        np.testing.assert_array_equal(getattr(by_vector, name), getattr(by_id, name), err_msg=name)
+
+
 def test_choices_are_laid_out_as_texts():
     """Question by question, and each array alike."""
     mask = (CHOICE_IDS % 3 > 0).astype(int)
