@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from npbert.gradcheck.objective import Objective, unit
 from npbert.gradcheck.oracles import EPS, Estimate, complex_step, ridders
 from npbert.gradcheck.pair import Array, BrokenPair, Leaf
-from npbert.gradcheck.report import Entries, Status, TensorResult
+from npbert.gradcheck.report import Entries, TensorResult
 from npbert.gradcheck.round_off import row_norm
+from npbert.gradcheck.sample import Sample, verdict
 
 # What an oracle can resolve beside the largest row of a tensor: a few roundings of the sums that form it, or
 # the round-off of real differences.
 RESOLUTION = {"complex_step": 8 * EPS, "ridders": 1e-10}
 DEFAULT_RTOL = {"complex_step": 1e-11, "ridders": 1e-7}
 DIRECTIONS = 2  # random directions through a tensor of which only some coordinates are compared
-ROUND_OFF_OF_ZERO = 100 * EPS  # a reference this small beside the largest one is a zero, up to round-off
 
 
 @dataclass(frozen=True)
@@ -86,57 +86,6 @@ def choose_coordinates(gradient: Array, limit: int, rng: np.random.Generator) ->
     return [tuple(int(i) for i in np.unravel_index(flat, gradient.shape)) for flat in chosen]
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Gradient and reference side by side, at some coordinates or along some directions: one entry each.
-
-    Attributes
-    ----------
-    got, want : ndarray
-        What the backward says, and the oracle.
-    uncertainty : ndarray
-        The oracle's.
-    noise : ndarray
-        The backward's own round-off.
-    scale : ndarray
-        What errors are relative to.
-    error : ndarray
-        How far apart the two are; for a declared zero, how far the farther one is from zero.
-    rtol : float
-        The tolerance.
-    """
-
-    got: Array
-    want: Array
-    uncertainty: Array
-    noise: Array
-    scale: Array
-    error: Array
-    rtol: float
-
-    @property
-    def relative(self) -> Array:
-        """The relative errors."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.error > 0, self.error / self.scale, 0.0)
-
-    @property
-    def too_far(self) -> Array:
-        """Where the error exceeds the tolerance."""
-        return self.error > self.rtol * self.scale
-
-    @property
-    def uncertain(self) -> Array:
-        """Where the oracle is less certain than the tolerance, or has no finite answer."""
-        return ~(self.uncertainty <= self.rtol * self.scale + self.noise) | ~np.isfinite(self.want)
-
-    @property
-    def wrong(self) -> Array:
-        """Where nothing excuses the error: not the backward's round-off, not ten times the oracle's doubt."""
-        doubt = np.where(self.uncertain, 10 * self.uncertainty, 0.0)
-        return self.error > self.rtol * self.scale + self.noise + doubt
-
-
 def judge(
     leaf: Leaf,
     gradient: Array,
@@ -174,7 +123,7 @@ def judge(
     TensorResult
     """
     points, lines = _samples(gradient, ref, noise, rtol, RESOLUTION[oracle] / rtol, zero_scale)
-    status, note = _verdict(points, lines, largest, zero_scale)
+    status, note = verdict(points, lines, largest, zero_scale)
     result = TensorResult(
         name=leaf.name,
         shape=leaf.value.shape,
@@ -215,14 +164,14 @@ def _flat(indices: Sequence[tuple[int, ...]], shape: tuple[int, ...]) -> NDArray
 
 def _samples(
     gradient: Array, ref: Reference, noise: Array, rtol: float, floor: float, zero_scale: float | None
-) -> tuple[_Sample, _Sample]:
+) -> tuple[Sample, Sample]:
     """Return the comparison at the coordinates, and that along the directions."""
 
-    def sample(got: Array, estimates: Sequence[Estimate], noise: Array, scale: Array) -> _Sample:
+    def sample(got: Array, estimates: Sequence[Estimate], noise: Array, scale: Array) -> Sample:
         want = np.array([estimate.value for estimate in estimates])
         uncertainty = np.array([estimate.uncertainty for estimate in estimates])
         apart = np.abs(got - want) if zero_scale is None else np.maximum(np.abs(got), np.abs(want))
-        return _Sample(got, want, uncertainty, noise, scale, apart, rtol)
+        return Sample(got, want, uncertainty, noise, scale, apart, rtol)
 
     got = np.array([gradient[index] for index in ref.indices])
     scale = _row_scale(gradient, ref, floor) if zero_scale is None else np.full(got.shape, zero_scale)
@@ -248,26 +197,3 @@ def _row_scale(gradient: Array, ref: Reference, floor: float) -> Array:
     norms = row_norm(rows)
     norms = np.maximum(norms, floor * np.max(norms, initial=0.0))
     return np.array([norms[index] for index in ref.indices])
-
-
-def _verdict(points: _Sample, lines: _Sample, largest: float, zero_scale: float | None) -> tuple[Status, str]:
-    """Return the status of a tensor and, where there is something to say, why."""
-    if not points.got.size:
-        return "passed", "has no entries"
-    wrong, unsure = bool(points.wrong.any() or lines.wrong.any()), int(np.sum(points.uncertain))
-    if zero_scale is not None and wrong:
-        culprit = "gradient" if np.max(np.abs(points.got)) >= np.max(np.abs(points.want)) else "reference"
-        return "failed", f"declared a structural zero, but the {culprit} is not one (scale {zero_scale:.3g})"
-    if zero_scale is None:
-        if not wrong and not points.want.any() and not lines.want.any():
-            return "inconclusive", "the reference is zero everywhere, so agreement proves nothing"
-        size = max(np.max(np.abs(points.got)), np.max(np.abs(points.want)))
-        if points.too_far.any() and size <= max(ROUND_OFF_OF_ZERO * largest, np.max(points.noise)):
-            return "inconclusive", "gradient and reference are zero up to round-off: a structural zero?"
-    if wrong:
-        return "failed", "" if points.wrong.any() else "wrong along a random direction: outside the sample"
-    if unsure or lines.uncertain.any():
-        return "inconclusive", f"the oracle is less certain than the tolerance at {unsure} coordinates"
-    if points.too_far.any() or lines.too_far.any():
-        return "passed", "apart by no more than the round-off of the backward itself"
-    return "passed", ""
