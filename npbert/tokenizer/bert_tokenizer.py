@@ -4,19 +4,20 @@ import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from npbert.checkpoint.files import replacing_files
 from npbert.tokenizer.decoding import join_tokens
 from npbert.tokenizer.encoding import Encoding, Offset
-from npbert.tokenizer.files import read_settings, settings_files
 from npbert.tokenizer.normalization import BertNormalizer, checked_text
 from npbert.tokenizer.truncation import kept_lengths, token_budget
 from npbert.tokenizer.vocabulary import tokens_in_id_order
 from npbert.tokenizer.wordpiece import CONTINUATION, WordPiece
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _WORD = re.compile("[^ ]+")
 
@@ -125,7 +126,7 @@ class WordPieceTokenizer:
         self._model = WordPiece(self._vocab, self.unk_id, max_input_chars_per_word)
 
     @classmethod
-    def from_directory(cls, path: str | Path) -> "WordPieceTokenizer":
+    def from_directory(cls, path: "str | Path") -> "WordPieceTokenizer":
         """Read the tokenizer of a Hugging Face checkpoint.
 
         Parameters
@@ -145,9 +146,11 @@ class WordPieceTokenizer:
             If a file is missing, not UTF-8, empty or not JSON, or asks for something that is not
             BERT's tokenization; the message names the file and the setting.
         """
-        return cls(**read_settings(Path(path)))
+        from npbert.tokenizer.files import read_settings  # here: files are not every program's matter
 
-    def save(self, path: str | Path) -> None:
+        return cls(**read_settings(path))
+
+    def save(self, path: "str | Path") -> None:
         """Write the tokenizer so that `from_directory` and `transformers` read it back.
 
         Parameters
@@ -161,7 +164,9 @@ class WordPieceTokenizer:
         ValueError
             If a token holds a line break, which vocab.txt cannot.
         """
-        with replacing_files(Path(path)) as files:
+        from npbert.checkpoint.files import replacing_files
+
+        with replacing_files(path) as files:
             for name, contents in self.files().items():
                 files.write(name, contents)
 
@@ -192,6 +197,8 @@ class WordPieceTokenizer:
             "model_max_length": self.model_max_length,
             "additional_special_tokens": self.additional_special_tokens,
         }
+        from npbert.tokenizer.files import settings_files
+
         return settings_files(self._tokens, settings)
 
     @property

