@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.mutants.catalogue import Mutant, load
-from tests.mutants.results import Result, Store
+from tests.mutants.results import CACHE, Result, Store
 from tests.mutants.runner import Limits, Runner
 from tests.mutants.table import is_right, scores, table
 
@@ -34,6 +34,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     resume.add_argument("--resume", action="store_true", default=True, help="use earlier results (default)")
     resume.add_argument("--fresh", action="store_true", help="forget earlier results")
     parser.add_argument("--list", action="store_true", help="show the mutants and run nothing")
+    parser.add_argument("--cache", metavar="FOLDER", type=Path, default=CACHE, help="where results are kept")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write scores and results to a file")
     parser.add_argument(
         "--timeout", type=float, default=Limits().first, help="seconds for the mirrored tests"
@@ -82,7 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     with tempfile.TemporaryDirectory(prefix="npbert-mutants-") as folder:
         limits = Limits(options.timeout)
-        runner = Runner(Path(folder).resolve(), options.jobs, Store(fresh=options.fresh), limits, report)
+        store = Store(options.cache / "results.jsonl", options.fresh)
+        runner = Runner(Path(folder).resolve(), options.jobs, store, limits, report)
         try:
             results = runner.run(mutants, baseline=not options.no_baseline)
         except RuntimeError as error:

@@ -116,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
 
     with tempfile.TemporaryDirectory(prefix="npbert-mutants-") as folder:
-        store = Store(CACHE.with_name("generic.jsonl"))
+        store = Store(CACHE / "generic.jsonl")
         runner = Runner(Path(folder).resolve(), options.jobs, store, Limits(), report)
         results = runner.run(chosen, baseline=False, whole_suite=False)
     print()

@@ -7,13 +7,13 @@ on to the rest of the suite depends on the whole of it.
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.mutants.catalogue import ROOT, Mutant
 
-CACHE = ROOT / ".mutants" / "results.jsonl"
+CACHE = ROOT / ".mutants"
 
 # What a stage of the tests can end in.
 KILLED, TIMEOUT, PASSED, INVALID = "killed", "timeout", "passed", "invalid"
@@ -29,9 +29,9 @@ class Result(NamedTuple):
 
 
 class Store:
-    """Results on disk, one line of JSON each."""
+    """Results on disk, one line of JSON each, and how long each test takes."""
 
-    def __init__(self, path: Path = CACHE, fresh: bool = False) -> None:
+    def __init__(self, path: Path, fresh: bool = False) -> None:
         self.path = path
         self.known: dict[str, Result] = {}
         if fresh:
@@ -53,33 +53,43 @@ class Store:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"key": key, **result._asdict()}) + "\n")
 
+    def seconds(self) -> dict[str, float]:
+        """Return what each test took, by its id."""
+        path = self.path.with_name("seconds.json")
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    def put_seconds(self, seconds: Mapping[str, float]) -> None:
+        """Keep what each test took."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.with_name("seconds.json").write_text(json.dumps(seconds), encoding="utf-8")
+
 
 class Fingerprints:
-    """Hashes of the files that results depend on, each read once."""
+    """Hashes of the files that results depend on, as they are when this is made."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
-        self.package = self._hash(sorted((root / "npbert").rglob("*.py")))
-        tests = [
-            path for path in sorted((root / "tests").rglob("*")) if path.is_file() and path.suffix != ".pyc"
-        ]
-        self.suite = self._hash(tests)
-        self.shared = self._hash(path for path in tests if not path.name.startswith("test_"))
+        package = sorted((root / "npbert").rglob("*.py"))
+        files = [path for path in sorted((root / "tests").rglob("*")) if path.is_file()]
+        self.package = _digest(*(_content(path, root) for path in package))
+        self.tests = {
+            path.relative_to(root).as_posix(): _content(path, root) for path in files if path.suffix != ".pyc"
+        }
+        self.suite = _digest(*self.tests.values())
+        shared = [name for name in self.tests if not name.rpartition("/")[2].startswith("test_")]
+        self.shared = _digest(*(self.tests[name] for name in shared))
 
     def first_stage(self, mutant: Mutant, text: str) -> str:
         """Key of what the mirrored tests say of a mutant."""
-        mirrored = self._hash(self.root / test for test in mutant.tests)
-        return _digest(mutant.id, text, self.package, self.shared, mirrored)
+        mirrored = (self.tests.get(test, "") for test in mutant.tests)
+        return _digest(mutant.id, text, self.package, self.shared, *mirrored)
 
     def second_stage(self, mutant: Mutant, text: str) -> str:
         """Key of what the rest of the suite says of a mutant."""
         return _digest(mutant.id, text, self.package, self.suite)
 
-    def _hash(self, paths: Iterable[Path]) -> str:
-        parts = [
-            f"{path.relative_to(self.root)} {_digest(path.read_bytes())}" for path in paths if path.exists()
-        ]
-        return _digest(*parts)
+
+def _content(path: Path, root: Path) -> str:
+    return f"{path.relative_to(root)} {_digest(path.read_bytes())}"
 
 
 def _digest(*parts: str | bytes) -> str:

@@ -1,6 +1,7 @@
 """Try mutants, several at a time: the mirrored tests first, and the rest of the suite where these pass."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
@@ -58,6 +59,7 @@ class Runner:
         self.queue: deque[_Job] = deque()
         self.results: dict[str, Result] = {}
         self.whole_suite = True
+        self.seconds = store.seconds()  # what each test takes
 
     def run(
         self, mutants: Sequence[Mutant], baseline: bool = True, whole_suite: bool = True
@@ -98,6 +100,7 @@ class Runner:
         finally:
             for entry in running.values():
                 _end(entry)
+            self.store.put_seconds(self.seconds)
         return self.results
 
     def _existing(self, tests: Sequence[str]) -> tuple[str, ...]:
@@ -121,7 +124,7 @@ class Runner:
             modules += ["npbert.bert", _module_name(job.mutant.file)]
         log = place.folder / "pytest.log"
         process = self.context.Process(
-            target=run_tests, args=(place.folder, job.tests, log, modules, job.seconds), daemon=False
+            target=run_tests, args=(place.folder, job.tests, log, modules, self.seconds)
         )
         process.start()
         return _Running(job, process, time.monotonic(), log, restore)
@@ -130,6 +133,9 @@ class Runner:
         seconds = round(time.monotonic() - entry.started, 2)
         was_alive = entry.process.is_alive()
         _end(entry)
+        times = entry.log.with_name(ws.TIMES)
+        if times.exists():
+            self.seconds |= json.loads(times.read_text(encoding="utf-8"))
         name = entry.job.mutant.id if entry.job.mutant else "the package as it is"
         status = entry.process.exitcode
         if was_alive:

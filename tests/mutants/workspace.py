@@ -6,10 +6,11 @@ which saves a second or more each time. It imports npbert and the tests from the
 
 import contextlib
 import importlib
+import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import hypothesis
@@ -34,6 +35,7 @@ COPIED = (
 # About the time an import takes, and about the installation: nothing that a mutant could change.
 LEFT_OUT = ("tests/test_import.py", "tests/test_packaging.py")
 
+TIMES = "seconds.json"
 INVALID = 90  # exit status: the mutant cannot be imported
 ENVIRONMENT = {
     "CI": "true",  # hypothesis draws the same examples in every run
@@ -75,8 +77,29 @@ class Workspace:
             path.write_text(before, encoding="utf-8")
 
 
-def run_tests(folder: Path, tests: Sequence[str], log: Path, modules: Sequence[str], seconds: float) -> None:
+class QuickFirst:
+    """A pytest plugin: the tests that took least time come first, for any failure ends the run."""
+
+    def __init__(self, seconds: Mapping[str, float]) -> None:
+        self.seconds = dict(seconds)  # by the test's id; a test that is not in it counts as quick
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Put the quick tests first."""
+        items.sort(key=lambda item: self.seconds.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember how long a test takes that passes."""
+        if report.when == "call" and report.passed:
+            self.seconds[report.nodeid] = report.duration
+
+
+def run_tests(
+    folder: Path, tests: Sequence[str], log: Path, modules: Sequence[str], seconds: Mapping[str, float]
+) -> None:
     """Run tests in a workspace, to the first failure. Called in a process of its own, which ends here.
+
+    Leaves what each test took in the workspace, in `TIMES`.
 
     The exit status is pytest's (0: all passed, 1: one failed, 2: a test file cannot be imported), or
     `INVALID`.
@@ -103,8 +126,10 @@ def run_tests(folder: Path, tests: Sequence[str], log: Path, modules: Sequence[s
         print(f"the mutant cannot be imported: {error!r}")
         os._exit(INVALID)
     options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-m", "not oracle"]
-    status = pytest.main([*options, f"--rootdir={folder}", *tests])
+    plugin = QuickFirst(seconds)
+    status = pytest.main([*options, f"--rootdir={folder}", *tests], plugins=[plugin])
     sys.stdout.flush()
+    (folder / TIMES).write_text(json.dumps(plugin.seconds), encoding="utf-8")
     os._exit(int(status))
 
 
