@@ -95,6 +95,12 @@ class Bert:
         pooling: PoolingSettings | None = None,
     ) -> None:
         check_task(task)
+        for name, value, kind in (
+            ("tokenizer", tokenizer, WordPieceTokenizer),
+            ("pooling", pooling, PoolingSettings),
+        ):
+            if value is not None and not isinstance(value, kind):
+                raise ValueError(f"{name} is {value!r}; it must be a {kind.__name__} or None")
         self._ops = _engine(backend)
         arrays = {name: np.asarray(value) for name, value in params.items()}
         arrays = canonical_names(arrays, config, task)

@@ -425,6 +425,8 @@ VALUE = "encoder.layer.1.attention.self.value.weight"
         ({}, {VALUE: np.ones((6, 6), int)}, [VALUE, "int64", "floating"]),
         ({}, {"encoder.layer.2.output.dense.bias": np.ones(6)}, ["encoder.layer.2", "num_hidden_layers 2"]),
         ({"tokenizer": WordPieceTokenizer([*WORDS, "more"])}, {}, ["12 words", "vocab_size 11"]),
+        ({"tokenizer": WORDS}, {}, ["tokenizer is ['[PAD]'", "WordPieceTokenizer"]),
+        ({"pooling": "cls"}, {}, ["pooling is 'cls'", "PoolingSettings"]),
     ],
 )
 def test_construction_refuses(settings, change, parts):
