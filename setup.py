@@ -33,7 +33,11 @@ setup(
     # inside npbert: a package named "kernels" already exists elsewhere.
     packages=[*find_packages(include=["npbert", "npbert.*"]), "npbert.kernels"],
     package_dir={"npbert.kernels": "kernels"},
-    package_data={"npbert": ["py.typed"], "npbert.kernels": ["*.cu", "README.md"]},
+    package_data={
+        "npbert": ["py.typed"],
+        "npbert.gradcheck.html": ["page.css", "page.js"],
+        "npbert.kernels": ["*.cu", "README.md"],
+    },
     install_requires=["numpy>=2", "safetensors>=0.4", "threadpoolctl>=3"],
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["npbert = npbert.cli:main"]},

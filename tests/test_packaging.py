@@ -29,6 +29,7 @@ def test_every_module_of_the_checkout_is_installed(installed):
 def test_installed_files_beside_the_modules(installed):
     there = {str(file) for file in installed.files}
     assert "npbert/py.typed" in there
+    assert {"npbert/gradcheck/html/page.css", "npbert/gradcheck/html/page.js"} <= there
     kernels = {f"npbert/kernels/{path.name}" for path in (ROOT / "kernels").iterdir()}
     assert "npbert/kernels/README.md" in kernels
     assert kernels - there == set()

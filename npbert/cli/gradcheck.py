@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npbert.cli.arguments import add_command, add_json, add_seed
@@ -26,6 +27,7 @@ every gradient is proven."""
 EXAMPLES = """\
 npbert gradcheck
 npbert gradcheck --only "layernorm*" --only "softmax*" --seed 7
+npbert gradcheck --html gradients.html
 npbert gradcheck --json"""
 
 COLUMNS = (
@@ -58,6 +60,12 @@ def add_parser(commands: Any) -> None:
         help='only these cases; * and ? are wildcards: "linear*" (may be repeated)',
     )
     parser.add_argument("--list", action="store_true", help="print the names of the cases and stop")
+    parser.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="also write a page with a heat map of every gradient's error; it opens from disk",
+    )
     add_seed(parser, "all inputs")
     add_json(parser)
 
@@ -70,10 +78,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print(json.dumps(names, indent=2) if arguments.json else "\n".join(names))
         return OK
+    if arguments.html is not None and arguments.html.is_dir():
+        raise UsageError(f"--html {arguments.html} is a directory; name a file")
     start = time.perf_counter()
     results = check_cases(names, arguments.seed)
     seconds = time.perf_counter() - start
     unproven = [report for _, report in results if not report.ok]
+    if arguments.html is not None:
+        write_page(arguments.html, results)
 
     if arguments.json:
         cases = [{"case": name, **report.to_dict()} for name, report in results]
@@ -84,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     for report in unproven:
         say(f"\n{report}")
     say()
+    if arguments.html is not None:
+        say(f"The page is {arguments.html}")
     tensors = sum(len(report.tensors) for _, report in results)
     if unproven:
         say(f"{len(unproven)} of {len(results)} cases not proven, in {seconds:.1f} s", "bad")
@@ -117,6 +131,14 @@ def check_cases(names: Sequence[str], seed: int) -> list[tuple[str, "Report"]]:
     # The matrices are tiny: handing them to threads takes longer than multiplying them.
     with threadpool_limits(1), progress_bar("checking gradients", total=len(names)) as advance:
         return run_suite(seed, progress=lambda name, report: advance(1, name), names=names)
+
+
+def write_page(path: Path, results: Sequence[tuple[str, "Report"]]) -> None:
+    """Write the HTML page of the results."""
+    from npbert.checkpoint.files import write_text_atomically
+    from npbert.gradcheck.html import page
+
+    write_text_atomically(path, page(results, title="npbert gradcheck"))
 
 
 def _matches(name: str, pattern: str) -> bool:

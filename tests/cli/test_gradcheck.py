@@ -82,3 +82,25 @@ def test_list(capsys):
 def test_only_without_a_match(capsys):
     arguments = ["gradcheck", "--only", "layernorm*", "--only", "nothing*"]
     assert_fails(capsys, arguments, 2, "'nothing*'", "--list")
+
+
+def test_html(broken_layernorm, capsys, tmp_path):
+    path = tmp_path / "new" / "page.html"
+    code, output, error = run(capsys, "gradcheck", *SOME, "--html", path)
+    assert (code, error) == (1, "")
+    assert f"The page is {path}" in output
+    page = path.read_text(encoding="utf-8")
+    assert "1 of 3 checks not proven" in page
+    assert all(name in page for name in NAMES)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_html_and_json(capsys, tmp_path):
+    path = tmp_path / "page.html"
+    code, output, _ = run(capsys, "gradcheck", *SOME, "--html", path, "--json")
+    assert code == 0 and json.loads(output)["ok"]
+    assert "All 3 checks proven" in path.read_text(encoding="utf-8")
+
+
+def test_html_where_a_directory_is(capsys, tmp_path):
+    assert_fails(capsys, ["gradcheck", *SOME, "--html", tmp_path], 2, "--html", "is a directory")
