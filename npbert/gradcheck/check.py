@@ -9,9 +9,18 @@ import numpy as np
 
 from npbert.gradcheck import contracts, identities
 from npbert.gradcheck.analytic import why_not_analytic
-from npbert.gradcheck.gradient_mode import compare_gradients, misled
+from npbert.gradcheck.directional_mode import DirectionalMode
+from npbert.gradcheck.gradient_mode import GradientMode
+from npbert.gradcheck.jacobian_mode import JacobianMode
 from npbert.gradcheck.objective import Objective
-from npbert.gradcheck.options import MAX_COORDINATES, Settings, declared_zeros, reproduce, validate
+from npbert.gradcheck.options import (
+    DIRECTIONS,
+    MAX_COORDINATES,
+    Settings,
+    declared_zeros,
+    reproduce,
+    validate,
+)
 from npbert.gradcheck.pair import Array, BrokenPair, Pair, find_leaves, name_of
 from npbert.gradcheck.report import CheckResult, Report, TensorResult
 from npbert.gradcheck.round_off import round_off
@@ -28,6 +37,8 @@ def check(
     rtol: float | None = None,
     max_coordinates: int = MAX_COORDINATES,
     structural_zeros: Iterable[str] | Mapping[str, float | None] = (),
+    mode: str = "gradient",
+    directions: int = DIRECTIONS,
 ) -> Report:
     """Check a backward pass against its forward, at given arguments.
 
@@ -60,6 +71,12 @@ def check(
         Names (or patterns such as ``"*.key.bias"``) of gradients that are exactly zero by construction.
         They are tested absolutely, against ``rtol`` times the given scale, by default the largest reference
         gradient of the other tensors. For these a backward may return None.
+    mode : {"gradient", "jacobian", "directional"}
+        ``"gradient"`` compares the gradient for one random cotangent, entry by entry. ``"jacobian"``
+        compares the derivative of every entry of the outputs by every entry of the arguments. In
+        ``"directional"`` mode all tensors move along random directions: for models too large to do more.
+    directions : int
+        The number of directions in directional mode.
 
     Returns
     -------
@@ -87,12 +104,25 @@ def check(
     >>> report.status, report.tensors[0].fraction_wrong
     ('failed', 1.0)
     """
-    validate(fn, backward, args, oracle, seed, rtol, max_coordinates)
+    options = {
+        "oracle": oracle,
+        "seed": seed,
+        "rtol": rtol,
+        "max_coordinates": max_coordinates,
+        "mode": mode,
+        "directions": directions,
+    }
+    validate(fn, backward, args, options)
     leaves = find_leaves(fn, args, names)
     pair = Pair(fn, backward, tuple(args), leaves)
-    rtol = None if rtol is None else float(rtol)
     settings = Settings(
-        oracle, rtol, int(seed), int(max_coordinates), declared_zeros(structural_zeros, leaves)
+        oracle=oracle,
+        rtol=None if rtol is None else float(rtol),
+        seed=int(seed),
+        max_coordinates=int(max_coordinates),
+        zeros=declared_zeros(structural_zeros, leaves),
+        mode=mode,
+        directions=int(directions),
     )
     start = time.perf_counter()
     checks: list[CheckResult] = []
@@ -155,15 +185,24 @@ def _examine(pair: Pair, settings: Settings, checks: list[CheckResult]) -> _Comp
         checks.append(contracts.linear_in_cotangent(pair, values, cotangents, usable, noise, rng))
         checks.append(contracts.independent_of_memory_layout(pair, values, cotangents, usable, noise))
 
-    oracle, analytic = _choose_oracle(settings.oracle, why_not_analytic(objective, base, rng))
-    tensors = compare_gradients(objective, usable, noise, unusable, oracle, settings)
+    large = settings.mode == "directional"
+    oracle, analytic = _choose_oracle(settings.oracle, why_not_analytic(objective, base, rng, jointly=large))
+    comparison: GradientMode | JacobianMode | DirectionalMode
+    if settings.mode == "jacobian":
+        comparison = JacobianMode(objective, base, unusable, settings)
+    elif settings.mode == "directional":
+        comparison = DirectionalMode(objective, usable, noise, unusable, settings)
+    else:
+        comparison = GradientMode(objective, usable, noise, unusable, settings)
+    tensors = comparison.compare(oracle)
     if oracle == "complex_step" and settings.oracle == "auto":
-        obstacle = misled(objective, usable, tensors)
+        obstacle = comparison.misled(tensors)
         if obstacle:
             oracle, analytic = _choose_oracle("auto", obstacle)
-            tensors = compare_gradients(objective, usable, noise, unusable, oracle, settings)
+            tensors = comparison.compare(oracle)
     checks.append(analytic)
-    if not unusable:
+    # Directional mode is the adjoint identity itself; Taylor's remainders take too many evaluations there.
+    if not unusable and not large:
         rtol = settings.tolerance(oracle)
         checks.append(identities.adjoint_identity(objective, usable, noise, oracle, rtol, rng))
         checks += _taylor(objective, tensors, rng)

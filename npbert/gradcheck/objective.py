@@ -1,5 +1,6 @@
 """The scalar function that the oracles differentiate: ``L(leaves) = sum(dy * f(leaves))``."""
 
+import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,20 +22,26 @@ class Objective:
         The leaves' float64 values.
     cotangents : sequence of ndarray or None
         One an output of the forward.
-    copy : bool
+    copies : bool
         Give the forward copies of its arguments: needed where it writes to them.
     """
 
-    def __init__(self, pair: Pair, values: Sequence[Array], cotangents: Sequence[Any], copy: bool) -> None:
+    def __init__(self, pair: Pair, values: Sequence[Array], cotangents: Sequence[Any], copies: bool) -> None:
         self.pair = pair
         self.values = list(values)
         self.cotangents = list(cotangents)
         self.evaluations = 0
         self._shapes = [None if dout is None else dout.shape for dout in cotangents]
-        self._copy = copy
+        self._copies = copies
         # All leaves are complex in a complex step, whichever of them is varied: a forward that allocates
         # its result with one argument's dtype then behaves the same for every direction.
         self._complex = [value.astype(np.complex128) for value in values]
+
+    def with_cotangents(self, cotangents: Sequence[Any]) -> "Objective":
+        """Return the same forward, contracted with other cotangents of the same shapes."""
+        other = copy.copy(self)
+        other.cotangents = list(cotangents)
+        return other
 
     def outputs(self, direction: Mapping[int, Array], t: complex) -> list[Array]:
         """Return the outputs that have a cotangent, at the leaves moved by ``t`` along ``direction``."""
@@ -45,7 +52,7 @@ class Objective:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             # An imaginary part that the forward drops is found and reported by name, not as a warning.
             warnings.simplefilter("ignore", np.exceptions.ComplexWarning)
-            outputs = self.pair.forward(self.pair.arguments(moved, self._copy)).outputs
+            outputs = self.pair.forward(self.pair.arguments(moved, self._copies)).outputs
         shapes = [None if one is None else one.shape for one in outputs]
         if len(shapes) != len(self._shapes) or any(
             shape != expected and expected is not None

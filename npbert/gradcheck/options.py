@@ -11,7 +11,9 @@ from npbert.gradcheck import compare
 from npbert.gradcheck.pair import Leaf, name_of
 
 ORACLES = ("auto", "complex_step", "ridders")
+MODES = ("gradient", "jacobian", "directional")
 MAX_COORDINATES = 1000
+DIRECTIONS = 3
 
 
 @dataclass(frozen=True)
@@ -24,28 +26,35 @@ class Settings:
     max_coordinates: int
     zeros: dict[str, float | None]
 
+    mode: str = "gradient"
+    directions: int = DIRECTIONS
+
     def tolerance(self, oracle: str) -> float:
+        """Return the tolerance of a comparison with an oracle, relative."""
         return compare.DEFAULT_RTOL[oracle or "complex_step"] if self.rtol is None else self.rtol
 
+    def zero_scale(self, name: str, largest: float) -> float | None:
+        """Return what a declared zero is tested against, None for a tensor that is not declared one."""
+        return (self.zeros[name] or largest) if name in self.zeros else None
 
-def validate(
-    fn: Any, backward: Any, args: Any, oracle: Any, seed: Any, rtol: float | None, max_coordinates: Any
-) -> None:
+
+def validate(fn: Any, backward: Any, args: Any, options: Mapping[str, Any]) -> None:
     """Refuse a call that makes no sense; what the pair does wrong is not its business."""
     for name, value in (("fn", fn), ("backward", backward)):
         if not callable(value):
             raise ValueError(f"{name} must be callable, got {type(value).__name__}")
     if not isinstance(args, (tuple, list)):
         raise ValueError(f"args must be a tuple or list of arguments, got {type(args).__name__}")
-    if oracle not in ORACLES:
-        raise ValueError(f"oracle must be one of {', '.join(ORACLES)}, got {oracle!r}")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise ValueError(f"seed must be an integer of at least 0, got {seed!r}")
+    for name, known in (("oracle", ORACLES), ("mode", MODES)):
+        if options[name] not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {options[name]!r}")
+    for name, least in (("seed", 0), ("max_coordinates", 1), ("directions", 1)):
+        value = options[name]
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    rtol = options["rtol"]
     if rtol is not None and not (isinstance(rtol, (float, np.floating)) and 0 < rtol < 1):
         raise ValueError(f"rtol must lie between 0 and 1, got {rtol!r}")
-    whole = isinstance(max_coordinates, (int, np.integer)) and not isinstance(max_coordinates, bool)
-    if not whole or max_coordinates < 1:
-        raise ValueError(f"max_coordinates must be an integer of at least 1, got {max_coordinates!r}")
 
 
 def declared_zeros(
@@ -83,6 +92,8 @@ def reproduce(
         ("rtol", settings.rtol, None),
         ("max_coordinates", settings.max_coordinates, MAX_COORDINATES),
         ("structural_zeros", structural_zeros, ()),
+        ("mode", settings.mode, "gradient"),
+        ("directions", settings.directions, DIRECTIONS),
     ]
     extra = "".join(f", {key}={value!r}" for key, value, default in options if value != default)
     call = f"npbert.gradcheck.check({name_of(fn)}, {name_of(backward)}, args, seed={settings.seed}{extra})"

@@ -67,6 +67,11 @@ class TensorResult:
         True where the caller declared that this gradient is exactly zero.
     note : str
         What else there is to say, in words.
+    worst_output : tuple of int or None
+        In Jacobian mode, the entry of the outputs whose derivative is shown: the number of the output, then
+        the index in it.
+    directions : int
+        In directional mode, the number of directions compared.
     entries : Entries or None
         Every compared coordinate. Left out where reports are compared, printed or turned into dictionaries.
     """
@@ -87,6 +92,8 @@ class TensorResult:
     oracle: str = ""
     structural_zero: bool = False
     note: str = ""
+    worst_output: tuple[int, ...] | None = None
+    directions: int = 0
     entries: Entries | None = field(default=None, repr=False, compare=False)
 
 
@@ -238,14 +245,22 @@ def _tensor_cells(row: TensorResult) -> list[str]:
         row.name,
         str(row.shape),
         row.status,
-        _number(row.max_error, ".1e"),
-        "" if row.worst_index is None else str(list(row.worst_index)),
+        _number(row.projection_error if row.directions else row.max_error, ".1e"),
+        _place(row),
         _number(row.gradient, ".9g"),
         _number(row.reference, ".9g"),
         _number(row.uncertainty, ".0e"),
         f"{row.fraction_wrong:.0%}",
-        f"{row.compared} of {row.size}",
+        f"{row.directions} directions" if row.directions else f"{row.compared} of {row.size}",
     ]
+
+
+def _place(row: TensorResult) -> str:
+    """Return where the worst error is: the entry, and in Jacobian mode of which output's derivative."""
+    if row.worst_index is None:
+        return ""
+    entry = str(list(row.worst_index))
+    return entry if row.worst_output is None else f"{entry} of output {list(row.worst_output)}"
 
 
 def _check_cells(check: CheckResult) -> list[str]:
