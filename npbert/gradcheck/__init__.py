@@ -14,13 +14,16 @@ shapes and dtypes, inputs left alone, the same result twice.
 """
 
 from npbert.gradcheck.check import check
+from npbert.gradcheck.diagnosis import Diagnosis, Mistake
 from npbert.gradcheck.oracles import Estimate, complex_step, ridders
 from npbert.gradcheck.report import CheckResult, GradientCheckError, Report, TensorResult
 
 __all__ = [
     "CheckResult",
+    "Diagnosis",
     "Estimate",
     "GradientCheckError",
+    "Mistake",
     "Report",
     "TensorResult",
     "check",

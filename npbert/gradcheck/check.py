@@ -3,12 +3,15 @@
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from npbert.gradcheck import contracts, identities
 from npbert.gradcheck.analytic import why_not_analytic
+from npbert.gradcheck.diagnosis.finding import Diagnosis, Mistake
+from npbert.gradcheck.diagnosis.order import diagnose
 from npbert.gradcheck.directional_mode import DirectionalMode
 from npbert.gradcheck.gradient_mode import GradientMode
 from npbert.gradcheck.jacobian_mode import JacobianMode
@@ -21,7 +24,7 @@ from npbert.gradcheck.options import (
     reproduce,
     validate,
 )
-from npbert.gradcheck.pair import Array, BrokenPair, Pair, find_leaves, name_of
+from npbert.gradcheck.pair import Array, BrokenPair, Pair, find_leaves, name_of, parameter_names
 from npbert.gradcheck.report import CheckResult, Report, TensorResult
 from npbert.gradcheck.round_off import round_off
 
@@ -37,6 +40,7 @@ def check(
     rtol: float | None = None,
     max_coordinates: int = MAX_COORDINATES,
     structural_zeros: Iterable[str] | Mapping[str, float | None] = (),
+    mistakes: Sequence[Mistake] = (),
     mode: str = "gradient",
     directions: int = DIRECTIONS,
 ) -> Report:
@@ -71,6 +75,9 @@ def check(
         Names (or patterns such as ``"*.key.bias"``) of gradients that are exactly zero by construction.
         They are tested absolutely, against ``rtol`` times the given scale, by default the largest reference
         gradient of the other tensors. For these a backward may return None.
+    mistakes : sequence of Mistake
+        Backwards that are wrong in a known way. Where the gradients equal those of one, its description is
+        the first diagnosis.
     mode : {"gradient", "jacobian", "directional"}
         ``"gradient"`` compares the gradient for one random cotangent, entry by entry. ``"jacobian"``
         compares the derivative of every entry of the outputs by every entry of the arguments. In
@@ -103,6 +110,8 @@ def check(
     >>> report = check(square_forward, forgets_the_factor, (np.array([1.0, -2.0, 3.0]),))
     >>> report.status, report.tensors[0].fraction_wrong
     ('failed', 1.0)
+    >>> report.diagnosis
+    'dx is half the right gradient: a factor 2 is forgotten'
     """
     options = {
         "oracle": oracle,
@@ -127,7 +136,9 @@ def check(
     start = time.perf_counter()
     checks: list[CheckResult] = []
     try:
-        comparison = _examine(pair, settings, checks)
+        argument_names = parameter_names(fn, len(args)) if names is None else list(names)
+        explain = partial(diagnose, argument_names=argument_names, mistakes=mistakes)
+        comparison = _examine(pair, settings, checks, explain)
     except BrokenPair as broken:
         checks.append(CheckResult(broken.check, "failed", detail=broken.detail))
         comparison = _Comparison()
@@ -141,6 +152,7 @@ def check(
         evaluations=comparison.evaluations,
         seconds=time.perf_counter() - start,
         reproduce=reproduce(fn, backward, settings, names, structural_zeros),
+        diagnoses=comparison.diagnoses,
     )
 
 
@@ -151,9 +163,15 @@ class _Comparison:
     tensors: tuple[TensorResult, ...] = ()
     oracle: str = ""
     evaluations: int = 0
+    diagnoses: tuple[Diagnosis, ...] = ()
 
 
-def _examine(pair: Pair, settings: Settings, checks: list[CheckResult]) -> _Comparison:
+def _examine(
+    pair: Pair,
+    settings: Settings,
+    checks: list[CheckResult],
+    explain: Callable[..., tuple[Diagnosis, ...]],
+) -> _Comparison:
     """Run every test in order, appending to ``checks`` as it goes; raise BrokenPair where none can follow."""
     values = [leaf.value.astype(np.float64) for leaf in pair.leaves]
     rng = np.random.default_rng(settings.seed)
@@ -206,7 +224,16 @@ def _examine(pair: Pair, settings: Settings, checks: list[CheckResult]) -> _Comp
         rtol = settings.tolerance(oracle)
         checks.append(identities.adjoint_identity(objective, usable, noise, oracle, rtol, rng))
         checks += _taylor(objective, tensors, rng)
-    return _Comparison(tensors, oracle, objective.evaluations)
+    failed = [row.status == "failed" for row in tensors]
+    diagnoses = explain(objective, gradients, noise, failed, oracle, structural=not large)
+    tensors = tuple(_diagnosed(row, diagnoses) for row in tensors)
+    return _Comparison(tensors, oracle, objective.evaluations, diagnoses)
+
+
+def _diagnosed(row: TensorResult, diagnoses: Sequence[Diagnosis]) -> TensorResult:
+    """Return the result with the first diagnosis that is about it."""
+    found = (diagnosis.sentence for diagnosis in diagnoses if row.name in diagnosis.tensors)
+    return replace(row, diagnosis=next(found, ""))
 
 
 def _faults_at_given_dtypes(pair: Pair, zeros: set[str]) -> list[tuple[str, CheckResult]]:

@@ -161,7 +161,7 @@ def find_leaves(fn: Callable[..., Any], args: Sequence[Any], names: Sequence[str
     ValueError
         If there is none, an array holds complex, NaN or infinite numbers, or the names do not fit.
     """
-    argument_names = list(names) if names is not None else _parameter_names(fn, len(args))
+    argument_names = list(names) if names is not None else parameter_names(fn, len(args))
     if len(argument_names) != len(args):
         raise ValueError(f"names has {len(argument_names)} entries, but there are {len(args)} arguments")
     if len(set(argument_names)) != len(argument_names):
@@ -221,7 +221,7 @@ def _refuse_unknown_keys(gradient: Any, arg: dict[Any, Any]) -> None:
         raise BrokenPair("gradient count", f"a gradient has entries that its argument has not: {unknown}")
 
 
-def _parameter_names(fn: Callable[..., Any], count: int) -> list[str]:
+def parameter_names(fn: Callable[..., Any], count: int) -> list[str]:
     """Return the names of the first ``count`` positional parameters, or arg0, arg1, ... where unknown."""
     try:
         parameters = inspect.signature(fn).parameters.values()

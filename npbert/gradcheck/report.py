@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from npbert.gradcheck.diagnosis.finding import Diagnosis
+
 Status = Literal["passed", "failed", "inconclusive", "skipped"]
 
 
@@ -67,6 +69,8 @@ class TensorResult:
         True where the caller declared that this gradient is exactly zero.
     note : str
         What else there is to say, in words.
+    diagnosis : str
+        Which mistake the error looks like, in a sentence; empty where nothing is wrong.
     worst_output : tuple of int or None
         In Jacobian mode, the entry of the outputs whose derivative is shown: the number of the output, then
         the index in it.
@@ -92,6 +96,7 @@ class TensorResult:
     oracle: str = ""
     structural_zero: bool = False
     note: str = ""
+    diagnosis: str = ""
     worst_output: tuple[int, ...] | None = None
     directions: int = 0
     entries: Entries | None = field(default=None, repr=False, compare=False)
@@ -148,6 +153,8 @@ class Report:
         Wall time.
     reproduce : str
         A line of Python that runs this check again.
+    diagnoses : tuple of Diagnosis
+        Which mistakes the wrong gradients look like, the most telling first.
     """
 
     subject: str
@@ -159,6 +166,7 @@ class Report:
     evaluations: int
     seconds: float
     reproduce: str
+    diagnoses: tuple[Diagnosis, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -180,6 +188,11 @@ class Report:
         return max((error for error in errors if error is not None), default=None)
 
     @property
+    def diagnosis(self) -> str:
+        """The most telling diagnosis, in a sentence; empty where no gradient is wrong."""
+        return self.diagnoses[0].sentence if self.diagnoses else ""
+
+    @property
     def failures(self) -> tuple[str, ...]:
         """The names of the tensors and checks that failed or were inconclusive."""
         checks = [check.name for check in self.checks if _matters(check.status)]
@@ -199,7 +212,7 @@ class Report:
 
         Numbers that JSON cannot hold (NaN, infinities) become strings.
         """
-        summary = {"status": self.status, "max_error": self.max_error}
+        summary = {"status": self.status, "max_error": self.max_error, "diagnosis": self.diagnosis}
         # Without the entries, of which asdict would copy every array.
         found = asdict(replace(self, tensors=tuple(replace(row, entries=None) for row in self.tensors)))
         for row in found["tensors"]:
@@ -212,6 +225,8 @@ class Report:
         lines = [f"{self.subject}: {self.status.upper()}{error} ({how}, {self.seconds:.2f} s)"]
         if self.tensors:
             lines += ["", *_columns([_TENSOR_HEADER, *map(_tensor_cells, self.tensors)])]
+        sentences = [diagnosis.sentence for diagnosis in self.diagnoses]
+        lines += ["", *_paragraphs("diagnosis: ", sentences)] if sentences else []
         notes = [f"{row.name}: {row.note}" for row in self.tensors if row.note]
         if notes:
             lines += ["", *(f"  {note}" for note in notes)]
@@ -274,6 +289,16 @@ def _columns(rows: list[list[str]]) -> list[str]:
     """Align cells in columns, two spaces apart."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _paragraphs(label: str, texts: list[str]) -> list[str]:
+    """Wrap texts, each behind a label."""
+    indent = " " * (len(label) + 2)
+    return [
+        line
+        for text in texts
+        for line in textwrap.wrap(text, 108, initial_indent=f"  {label}", subsequent_indent=indent)
+    ]
 
 
 def _number(value: float | None, form: str) -> str:
