@@ -43,8 +43,8 @@ def bce_with_logits_forward(
     --------
     >>> import numpy as np
     >>> loss, cache = bce_with_logits_forward(np.zeros(3), np.array([0.0, 1.0, 1.0]))
-    >>> float(loss) == np.log(2)
-    True
+    >>> round(float(loss), 4)  # log 2
+    0.6931
     """
     xp = array_module(logits)
     weight = reduction_weight(reduction, logits.size)

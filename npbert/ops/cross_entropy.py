@@ -41,8 +41,8 @@ def cross_entropy_forward(
     --------
     >>> import numpy as np
     >>> loss, cache = cross_entropy_forward(np.zeros((3, 4)), np.array([1, -100, 3]))
-    >>> float(loss) == np.log(4)
-    True
+    >>> round(float(loss), 4)  # log 4
+    1.3863
     """
     xp = array_module(logits)
     counted = labels != ignore_index  # (...)
