@@ -38,7 +38,10 @@ def constant_factor(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
     named = [known.text for known in _constants(around) if _same(ratio, known.value)]
     if not named and wrong.entries < 3:
         return
-    text = named[0] if named else f"is {ratio:.6g} times the right gradient everywhere"
+    digits = (
+        f"{ratio:.6g}" if abs(ratio - 1) > 1e-4 else f"1 {'+' if ratio > 1 else '-'} {abs(ratio - 1):.2g}"
+    )
+    text = named[0] if named else f"is {digits} times the right gradient everywhere"
     yield Clue("constant factor", text, confidence, evidence)
 
 
@@ -84,7 +87,7 @@ def factor_along_axis(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
         factor = np.where(under > 0, over / np.where(under > 0, under, 1.0), 1.0)
         # Slices with less than three entries would fit anything.
         telling = np.sum((weights != 0), axis=summed, keepdims=True) >= 3
-        if not np.any(telling & (np.abs(factor - 1) > 1e-9)) or not np.all(telling | (under == 0)):
+        if np.all((np.abs(factor - 1) <= 1e-9) | (factor == 0)) or not np.all(telling | (under == 0)):
             continue
         if wrong.fits(factor * wrong.reference, int(np.sum(under > 0))):
             where = "row" if kept == tuple(range(last)) else f"slice along axis {kept[0]} ({shape[kept[0]]})"

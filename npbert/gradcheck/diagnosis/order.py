@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from npbert.gradcheck import compare
-from npbert.gradcheck.diagnosis import factors, places, precision, support, terms
+from npbert.gradcheck.diagnosis import factors, places, precision, support, terms, what_if
 from npbert.gradcheck.diagnosis.finding import Clue, Diagnosis, Mistake, subject
 from npbert.gradcheck.diagnosis.known import matching_mistakes
 from npbert.gradcheck.diagnosis.surroundings import Surroundings, survey
@@ -52,6 +52,7 @@ KINDS = (
     "last tile",
     "first slices",
     "one slice",
+    "forgotten input",
     "rank one",
     "precision",
     "approximation",
@@ -78,10 +79,9 @@ PATTERNS: tuple[Pattern, ...] = (
     support.places,
     support.value_range,
     support.tiles,
-    terms.outer_product,
-    precision.small_error,
-    terms.sums_of_rows,
 )
+# Tried where none of these, nor a forgotten input, explains the error.
+HINTS: tuple[Pattern, ...] = (terms.outer_product, precision.small_error, terms.sums_of_rows)
 
 
 def diagnose(
@@ -134,7 +134,8 @@ def diagnose(
         _arguments(objective, argument_names), forward.outputs, objective.cotangents, forward.cache
     )
     with np.errstate(all="ignore"):
-        return (*found, *_structural(objective, gradients, noise, failed, left, oracle, around))
+        rest = _structural(objective, gradients, noise, failed, left, oracle, around, argument_names)
+    return (*found, *rest)
 
 
 def _structural(
@@ -145,6 +146,7 @@ def _structural(
     left: Sequence[int],
     oracle: str,
     around: Surroundings,
+    argument_names: Sequence[str],
 ) -> list[Diagnosis]:
     """Return the diagnoses that the figures alone give, ranked."""
     leaves = objective.pair.leaves
@@ -171,23 +173,27 @@ def _structural(
         for name in diagnosis.tensors:
             del wrong[name]
     around = replace(around, right=right)
-    clues = {name: list(_clues(entry, returned.get(name), around)) for name, entry in wrong.items()}
+    numbers = {leaf.name: number for number, leaf in enumerate(leaves)}
+    clues = {}
+    for name, entry in wrong.items():
+        forgotten = what_if.forgotten_input(entry, objective, numbers[name], oracle, argument_names)
+        clues[name] = _clues(entry, returned.get(name), around, forgotten)
     return sorted([*found, *_joined(clues)], key=_rank)
 
 
-def _clues(wrong: Wrong, gradient: Array | None, around: Surroundings) -> list[Clue]:
-    """Return what explains one gradient: the first pattern that does so completely, or else all hints."""
+def _clues(
+    wrong: Wrong, gradient: Array | None, around: Surroundings, forgotten: Iterator[Clue]
+) -> list[Clue]:
+    """Return what explains one gradient: the first pattern that does, or a forgotten input, or else hints."""
     if gradient is None:
         return []
     if gradient.shape != wrong.reference.shape:
         return list(places.wrong_shape(gradient, wrong.reference, around)) if wrong.known.all() else []
-    hints: list[Clue] = []
-    for pattern in PATTERNS:
-        for clue in pattern(wrong, around):
-            if clue.confidence > 0.99:
-                return [clue]
-            hints.append(clue)
-    return hints
+    found = (clue for pattern in PATTERNS for clue in pattern(wrong, around))
+    first = next(found, None) or next(forgotten, None)
+    if first is not None:
+        return [first]
+    return [clue for hint in HINTS for clue in hint(wrong, around)]
 
 
 def _joined(clues: Mapping[str, Sequence[Clue]]) -> list[Diagnosis]:

@@ -79,6 +79,10 @@ def value_range(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
 
 def tiles(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
     """Only the slices at an end of an axis are wrong, or one slice."""
+    if np.sum(wrong.differs) == 1 and wrong.known.sum() > 1:
+        at = [int(i) for i in np.argwhere(wrong.differs)[0]]
+        yield Clue("one slice", f"is wrong only in the entry {at}")
+        return
     for axis in range(wrong.error.ndim):
         bad = _wrong_slices(wrong, axis)
         if bad is None or len(bad) < 3 or bad.all():
