@@ -219,6 +219,15 @@ class Report:
             del row["entries"]
         return {key: _jsonable(value) for key, value in {**summary, **found}.items()}
 
+    def to_html(self) -> str:
+        """Return the report as a page with heat maps of the errors, to be written to a file and opened.
+
+        See `npbert.gradcheck.html.page` for several reports on one page.
+        """
+        from npbert.gradcheck.html import page
+
+        return page([self])
+
     def __str__(self) -> str:
         error = "" if self.max_error is None else f", worst relative error {self.max_error:.1e}"
         how = f"{self.oracle.replace('_', ' ') or 'no oracle'}, rtol {self.rtol:.0e}, seed {self.seed}"

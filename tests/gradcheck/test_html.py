@@ -62,6 +62,18 @@ def test_all_is_well():
     assert "All 2 checks proven" in Reader(page([passed(), passed()])).text()
 
 
+def test_of_one_report():
+    report = failed()
+    assert report.to_html() == page([report])
+
+
+def test_it_says_what_the_mistake_looks_like():
+    report = failed()
+    assert report.diagnosis
+    text = Reader(page([report])).text()
+    assert text.count(report.diagnosis) == 2  # at the top, and beside the tensor
+
+
 def test_nothing_was_checked():
     assert "Nothing was checked" in Reader(page([])).text()
 

@@ -19,7 +19,7 @@ from npbert.gradcheck.html.markup import (
     table,
     text,
 )
-from npbert.gradcheck.html.section import diagnosis_of, section
+from npbert.gradcheck.html.section import section
 from npbert.gradcheck.report import Report
 
 HERE = Path(__file__).parent
@@ -114,9 +114,8 @@ def _verdict(reports: Sequence[Report]) -> tuple[str, str]:
 
 
 def _headline(report: Report) -> str:
-    """Return the diagnosis of the first tensor that has one, else the names of what failed."""
-    found = next(filter(None, map(diagnosis_of, report.tensors)), "")
-    return found or ", ".join(report.failures[:3]) + (" …" if len(report.failures) > 3 else "")
+    """Return what the mistake looks like, else the names of what failed."""
+    return report.diagnosis or ", ".join(report.failures[:3]) + (" …" if len(report.failures) > 3 else "")
 
 
 def _summary(named: Sequence[tuple[str, Report]]) -> str:

@@ -72,11 +72,6 @@ def section(name: str, report: Report, anchor: str) -> str:
     return "".join(parts)
 
 
-def diagnosis_of(row: TensorResult) -> str:
-    """Return which mistake a wrong gradient looks like, in a sentence; nothing where there is none."""
-    return str(getattr(row, "diagnosis", "") or "")
-
-
 def _legend(rtol: float) -> str:
     """Return what the colours of the heat maps of one check mean, which depends on its tolerance."""
     swatches = [(NO_ERROR, "0")]
@@ -112,9 +107,7 @@ def _figure(row: TensorResult, rtol: float) -> str:
 
 def _findings(row: TensorResult) -> str:
     """Return in words what the mistake looks like, and how far off the worst entry is."""
-    words = "".join(
-        f'<p class="diagnosis">{text(words)}</p>' for words in (diagnosis_of(row), row.note) if words
-    )
+    words = "".join(f'<p class="diagnosis">{text(words)}</p>' for words in (row.diagnosis, row.note) if words)
     if row.worst_index is None:
         return words
     where = f"{list(row.worst_index)}{', declared a structural zero' if row.structural_zero else ''}"
