@@ -215,6 +215,17 @@ def test_loss_is_that_of_its_scores(loss, reduction):
     np.testing.assert_allclose(head.loss, want, rtol=REORDERED)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_every_answer_counts_for_start_and_end(reduction):
+    """Of a single answer the mean is the sum; here both texts have one."""
+    problem = Problem("question_answering", 16)
+    labels = problem.prepared(start_positions=np.array([0, 2]), end_positions=np.array([3, 1]))
+    _, head, _ = problem.forward(labels=labels, reduction=reduction)
+    start = oracles.cross_entropy_loop(head.logits["start_logits"], [0, 2], -100, reduction)
+    end = oracles.cross_entropy_loop(head.logits["end_logits"], [3, 1], -100, reduction)
+    np.testing.assert_allclose(head.loss, (start + end) / 2, rtol=REORDERED)
+
+
 def linear(problem, x, name):
     return x @ problem.params[f"{name}.weight"].T + problem.params[f"{name}.bias"]
 
@@ -545,6 +556,16 @@ def test_gradient_is_proportional_to_that_of_the_loss(loss):
     _, fourfold = task_backward(np.float64(-4), *arguments)  # a power of two: exact
     for name, grad in fourfold.items():
         np.testing.assert_array_equal(grad, -4 * once[name], err_msg=name)
+
+
+@pytest.mark.parametrize("hidden_states", [False, True])
+@pytest.mark.parametrize("attentions", [False, True])
+def test_body_returns_what_is_asked_for(hidden_states, attentions):
+    problem = Problem("classes", 17)
+    arguments = (problem.params, problem.config, problem.task, problem.inputs, problem.prepared())
+    body, _, _ = task_forward(*arguments, problem.options(), ops, hidden_states, attentions)
+    assert (body.hidden_states is not None) == hidden_states
+    assert (body.attentions is not None) == attentions
 
 
 def test_no_cache_no_way_back():

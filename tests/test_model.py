@@ -310,6 +310,19 @@ def test_hidden_states_and_attentions():
         assert not np.any(probs[hidden_keys])
 
 
+def test_attentions_are_what_dropout_left():
+    """The weights that the values are averaged with, which is what Hugging Face reports too."""
+    rng = np.random.default_rng(16)
+    config = config_of(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.4)
+    params, inputs = draw(rng, config)
+    clean, _ = run(params, config, inputs, output_attentions=True)
+    dropped, _ = run(params, config, inputs, output_attentions=True, dropout_seed=3)
+    probs = clean.attentions[0]
+    keep = ops.dropout_keep_mask(probs.shape, 0.4, 3, 0, SITE_ATTENTION_PROBS)
+    assert np.any(probs[~keep])
+    np.testing.assert_allclose(dropped.attentions[0], np.where(keep, probs / 0.6, 0), rtol=REORDERED)
+
+
 def test_nothing_is_returned_that_was_not_asked_for():
     rng = np.random.default_rng(7)
     config = config_of()

@@ -1,6 +1,7 @@
 """Dropout: the documented mask, bit for bit, its statistics, and the gradient."""
 
 import math
+import types
 
 import numpy as np
 import pytest
@@ -99,6 +100,41 @@ def test_mask_depends_on_the_logical_index_only():
         assert long[index] == (word >= 2**31)
     assert dropout_keep_mask((0, 3), 0.5, 1, 2, 3).shape == (0, 3)
     assert dropout_keep_mask((), 0.5, 1, 2, 3) == flat[0]
+
+
+class TooLarge:
+    """Stands for an array that no memory holds; what would be written to its end is kept."""
+
+    def __init__(self, shape, dtype):
+        self.rows, self.end = shape[0], None
+
+    def __len__(self):
+        return self.rows
+
+    def __setitem__(self, part, rows):
+        assert part == slice(0, self.rows)
+        self.end = rows
+
+    def reshape(self, *_):
+        return self
+
+    def __getitem__(self, _):
+        return self
+
+
+def test_counter_goes_on_beyond_32_bits():
+    # An array library that draws only the last block of 2^34 + 4 elements, the first one beyond 2^32 blocks.
+    library = types.SimpleNamespace(
+        empty=TooLarge,
+        arange=lambda start, stop, dtype: np.arange(stop - 1, stop, dtype=dtype),
+        asarray=np.asarray,
+        broadcast_arrays=np.broadcast_arrays,
+        stack=np.stack,
+    )
+    mask = dropout_keep_mask((2**34 + 4,), 0.5, 5, 2, 3, xp=library)
+    drawn = philox_loop((0, 1, 2, 3), (5, 0))
+    assert drawn != philox_loop((0, 0, 2, 3), (5, 0))
+    assert mask.end.tolist() == [[word >= 2**31 for word in drawn]]
 
 
 @pytest.mark.parametrize(
