@@ -33,6 +33,8 @@ setup(
     # inside npbert: a package named "kernels" already exists elsewhere.
     packages=[*find_packages(include=["npbert", "npbert.*"]), "npbert.kernels"],
     package_dir={"npbert.kernels": "kernels"},
+    # pytest imports its plugins at every start: this one must not bring npbert, hence NumPy, along.
+    py_modules=["pytest_npbert"],
     package_data={
         "npbert": ["py.typed"],
         "npbert.gradcheck.html": ["page.css", "page.js"],
@@ -40,8 +42,12 @@ setup(
     },
     install_requires=["numpy>=2", "safetensors>=0.4", "threadpoolctl>=3"],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["npbert = npbert.cli:main"]},
+    entry_points={
+        "console_scripts": ["npbert = npbert.cli:main"],
+        "pytest11": ["pytest_npbert = pytest_npbert"],
+    },
     classifiers=[
+        "Framework :: Pytest",
         "Programming Language :: Python :: 3",
         "Intended Audience :: Science/Research",
         "Intended Audience :: Education",

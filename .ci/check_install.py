@@ -17,6 +17,7 @@ assert installed == (kind == "wheel"), f"a {kind} install imports {package}"
 kernels = package / "kernels" if kind == "wheel" else package.parent / "kernels"
 assert (kernels / "README.md").is_file(), f"no kernels in {kernels}"
 assert (package / "py.typed").is_file(), "no py.typed"
+assert (package / "gradcheck" / "html" / "page.js").is_file(), "no page.js"
 for name in ("kernels", "tests", "benchmarks", "conftest"):
     assert importlib.util.find_spec(name) is None, f"{name} is installed at the top level"
 
