@@ -10,6 +10,8 @@ import numpy as np
 
 from npbert.gradcheck import contracts, identities
 from npbert.gradcheck.analytic import why_not_analytic
+from npbert.gradcheck.conventions import adapt, choose_convention, name_arguments
+from npbert.gradcheck.device import on_host
 from npbert.gradcheck.diagnosis.finding import Diagnosis, Mistake
 from npbert.gradcheck.diagnosis.order import diagnose
 from npbert.gradcheck.directional_mode import DirectionalMode
@@ -20,21 +22,25 @@ from npbert.gradcheck.options import (
     DIRECTIONS,
     MAX_COORDINATES,
     Settings,
+    choose_mpmath_forward,
     declared_zeros,
     reproduce,
     validate,
 )
-from npbert.gradcheck.pair import Array, BrokenPair, Pair, find_leaves, name_of, parameter_names
+from npbert.gradcheck.pair import Array, BrokenPair, Pair, find_leaves, name_of
 from npbert.gradcheck.report import CheckResult, Report, TensorResult
 from npbert.gradcheck.round_off import round_off
 
 
 def check(
-    fn: Callable[..., Any],
-    backward: Callable[..., Any],
-    args: Sequence[Any],
+    fn: Any,
+    backward: Callable[..., Any] | None = None,
+    args: Sequence[Any] | None = None,
     *,
+    convention: str | None = None,
+    parameters: Mapping[str, str] | Sequence[str] = (),
     oracle: str = "auto",
+    fn_mpmath: Callable[..., Any] | None = None,
     names: Sequence[str] | None = None,
     seed: int = 0,
     rtol: float | None = None,
@@ -48,20 +54,31 @@ def check(
 
     Parameters
     ----------
-    fn : callable
+    fn : callable, or object
         ``fn(*args)`` returns ``(output, cache)``. The output is an array or a tuple of arrays, of which
-        some may be None.
-    backward : callable
+        some may be None. Or an object (or a class) with the methods ``forward`` and ``backward``.
+    backward : callable, optional
         ``backward(doutput, cache)`` returns the gradient, or the tuple of gradients: one for each
-        differentiable argument, in the order of the arguments.
+        differentiable argument, in the order of the arguments. Left out where ``fn`` is an object.
     args : sequence
         The arguments. Floating-point arrays are differentiable, as are dictionaries that hold some (their
         gradient is a dictionary with the same keys). Anything else gets no gradient; for an argument that
         is None, the backward may return None or leave it out. The oracles run on float64 copies; float32
-        arguments are also used as they are, to see that the gradients are float32.
-    oracle : {"auto", "complex_step", "ridders"}
+        arguments are also used as they are, to see that the gradients are float32. CuPy arrays are moved to
+        and from the device.
+    convention : {"cache", "arguments", "pullback", "object"}, optional
+        How the pair is written; see `npbert.gradcheck.conventions`. By default ``"cache"``, as above, or
+        ``"object"`` without a ``backward``.
+    parameters : mapping from str to str, or sequence of str
+        Attributes of the object that are differentiable too, and the attributes that hold their gradients
+        after its ``backward``: by default the same names after a ``d``. Either may be a dictionary.
+    oracle : {"auto", "complex_step", "ridders", "mpmath"}
         Where the reference comes from. ``"auto"`` takes the complex step where the forward is analytic,
         and says why and falls back to extrapolated real differences where it is not.
+    fn_mpmath : callable, optional
+        The forward on object arrays of ``mpmath.mpf``, returning the output or the tuple of outputs. Where
+        it is given (or known: for npbert's own layernorm and softmax) and mpmath is installed, 50 digits
+        decide about every tensor that has not passed.
     names : sequence of str, optional
         One name an argument; by default those of the parameters of ``fn``.
     seed : int
@@ -94,7 +111,7 @@ def check(
     ------
     ValueError
         If the call itself makes no sense: an argument of `check` of the wrong kind, nothing to
-        differentiate, or arguments that are not finite.
+        differentiate, arguments that are not finite, or mpmath asked for and not installed.
 
     Examples
     --------
@@ -114,16 +131,25 @@ def check(
     'dx is half the right gradient: a factor 2 is forgotten'
     """
     options = {
+        "convention": convention,
+        "parameters": parameters,
         "oracle": oracle,
+        "fn_mpmath": fn_mpmath,
+        "names": None if names is None else list(names),
         "seed": seed,
         "rtol": rtol,
         "max_coordinates": max_coordinates,
+        "structural_zeros": structural_zeros,
         "mode": mode,
         "directions": directions,
     }
-    validate(fn, backward, args, options)
-    leaves = find_leaves(fn, args, names)
-    pair = Pair(fn, backward, tuple(args), leaves)
+    adapted = adapt(choose_convention(convention, backward), fn, backward, args, parameters)
+    validate(adapted.args, options)
+    argument_names = name_arguments(adapted, names)
+    run, run_backward, host_args = on_host(adapted.fn, adapted.backward, adapted.args)
+    leaves = find_leaves(run, host_args, argument_names)
+    exact = choose_mpmath_forward(fn, options)
+    pair = Pair(run, run_backward, tuple(host_args), leaves, exact)
     settings = Settings(
         oracle=oracle,
         rtol=None if rtol is None else float(rtol),
@@ -132,18 +158,18 @@ def check(
         zeros=declared_zeros(structural_zeros, leaves),
         mode=mode,
         directions=int(directions),
+        mpmath_given=fn_mpmath is not None or oracle == "mpmath",
     )
     start = time.perf_counter()
     checks: list[CheckResult] = []
     try:
-        argument_names = parameter_names(fn, len(args)) if names is None else list(names)
         explain = partial(diagnose, argument_names=argument_names, mistakes=mistakes)
         comparison = _examine(pair, settings, checks, explain)
     except BrokenPair as broken:
         checks.append(CheckResult(broken.check, "failed", detail=broken.detail))
         comparison = _Comparison()
     return Report(
-        subject=f"{name_of(fn)} / {name_of(backward)}",
+        subject=f"{name_of(adapted.fn)} / {name_of(adapted.backward)}",
         tensors=comparison.tensors,
         checks=tuple(checks),
         oracle=comparison.oracle,
@@ -151,7 +177,7 @@ def check(
         seed=settings.seed,
         evaluations=comparison.evaluations,
         seconds=time.perf_counter() - start,
-        reproduce=reproduce(fn, backward, settings, names, structural_zeros),
+        reproduce=reproduce(fn, backward, options),
         diagnoses=comparison.diagnoses,
     )
 
@@ -219,6 +245,9 @@ def _examine(
             oracle, analytic = _choose_oracle("auto", obstacle)
             tensors = comparison.compare(oracle)
     checks.append(analytic)
+    if pair.fn_mpmath is not None and isinstance(comparison, GradientMode):
+        tensors, found = comparison.ask_mpmath(tensors, base, oracle)
+        checks += found
     # Directional mode is the adjoint identity itself; Taylor's remainders take too many evaluations there.
     if not unusable and not large:
         rtol = settings.tolerance(oracle)
@@ -251,7 +280,7 @@ def _faults_at_given_dtypes(pair: Pair, zeros: set[str]) -> list[tuple[str, Chec
 def _choose_oracle(requested: str, obstacle: str | None) -> tuple[str, CheckResult]:
     """Return the oracle to use, given what shows that the forward is not analytic, and say so."""
     name = "forward analytic"
-    if requested == "ridders":
+    if requested in ("ridders", "mpmath"):
         return requested, CheckResult(name, "skipped", detail=obstacle or "")
     if obstacle is None:
         return "complex_step", CheckResult(name, "passed")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from npbert.gradcheck import mpmath_oracle
 from npbert.gradcheck.objective import Objective, unit
 from npbert.gradcheck.oracles import EPS, Estimate, complex_step, ridders
 from npbert.gradcheck.pair import Array, BrokenPair, Leaf
@@ -21,8 +22,8 @@ from npbert.gradcheck.sample import Sample, verdict
 
 # What an oracle can resolve beside the largest row of a tensor: a few roundings of the sums that form it, or
 # the round-off of real differences.
-RESOLUTION = {"complex_step": 8 * EPS, "ridders": 1e-10}
-DEFAULT_RTOL = {"complex_step": 1e-11, "ridders": 1e-7}
+RESOLUTION = {"complex_step": 8 * EPS, "ridders": 1e-10, "mpmath": 8 * EPS}
+DEFAULT_RTOL = {"complex_step": 1e-11, "ridders": 1e-7, "mpmath": 1e-11}
 DIRECTIONS = 2  # random directions through a tensor of which only some coordinates are compared
 
 
@@ -43,6 +44,8 @@ class Reference:
 
 def differentiate(objective: Objective, number: int, along: Array, oracle: str) -> Estimate:
     """Return the derivative of the objective along one direction through one leaf."""
+    if oracle == "mpmath":
+        return mpmath_oracle.derivative(objective, {number: along})
     terms = objective.along({number: along})
     if oracle == "complex_step":
         return complex_step(terms)
@@ -54,7 +57,7 @@ def differentiate(objective: Objective, number: int, along: Array, oracle: str) 
         return Estimate(float("nan"), float("inf"), 0.0)  # the forward raises so near to its arguments
 
 
-def reference(
+def reference_of(
     objective: Objective, number: int, gradient: Array, oracle: str, limit: int, rng: np.random.Generator
 ) -> Reference:
     """Ask the oracle about every coordinate of a leaf, or about ``limit`` of them and some directions."""

@@ -1,15 +1,21 @@
 """Gradient mode, the default: the gradient for one random cotangent, compared coordinate by coordinate."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from npbert.gradcheck import compare
+from npbert.gradcheck import mpmath_oracle
+from npbert.gradcheck.compare import Reference, differentiate, judge, reference_of
 from npbert.gradcheck.objective import Objective, unit
 from npbert.gradcheck.options import Settings
 from npbert.gradcheck.oracles import Estimate
 from npbert.gradcheck.pair import Array, Leaf
-from npbert.gradcheck.report import TensorResult
+from npbert.gradcheck.report import CheckResult, TensorResult
+
+# What mpmath arbitrates, being a thousand times slower: coordinates of a tensor, in a problem of so many
+# entries; and, unless it was asked for, no relative error as large as this, about which there is no doubt.
+MPMATH_COORDINATES, MPMATH_ENTRIES, PLAINLY_WRONG = 50, 1000, 1e-3
 
 
 class GradientMode:
@@ -42,45 +48,87 @@ class GradientMode:
         self.noise = noise
         self.unusable = unusable
         self.settings = settings
+        self.largest = 0.0  # the largest reference
 
     def compare(self, oracle: str) -> tuple[TensorResult, ...]:
         """Return one result a leaf."""
-        settings, leaves = self.settings, self.objective.pair.leaves
+        leaves = self.objective.pair.leaves
         references = {
-            number: compare.reference(
-                self.objective,
-                number,
-                self.gradients[number],
-                oracle,
-                settings.max_coordinates,
-                np.random.default_rng([settings.seed, number]),
-            )
+            number: self._reference(number, oracle, self.settings.max_coordinates)
             for number, leaf in enumerate(leaves)
             if leaf.name not in self.unusable
         }
-        largest = max(
-            (ref.largest for number, ref in references.items() if leaves[number].name not in settings.zeros),
+        self.largest = max(
+            (
+                ref.largest
+                for number, ref in references.items()
+                if leaves[number].name not in self.settings.zeros
+            ),
             default=0.0,
         )
         return tuple(
-            compare.judge(
-                leaf,
-                self.gradients[number],
-                references[number],
-                self.noise[number],
-                oracle=oracle,
-                rtol=settings.tolerance(oracle),
-                largest=largest,
-                zero_scale=settings.zero_scale(leaf.name, largest),
-            )
+            self._judge(number, references[number], oracle)
             if number in references
             else not_compared(leaf, self.unusable[leaf.name])
             for number, leaf in enumerate(leaves)
         )
 
+    def ask_mpmath(
+        self, tensors: Sequence[TensorResult], base: Sequence[Array], oracle: str
+    ) -> tuple[tuple[TensorResult, ...], list[CheckResult]]:
+        """Let mpmath compute the outputs, and have the last word on the tensors that have not passed.
+
+        Where the caller did not ask for mpmath, only on those in doubt: inconclusive, or not far off.
+        """
+        given = self.settings.mpmath_given
+        entries = sum(value.size for value in (*self.objective.values, *base))
+        doubtful = [
+            number
+            for number, row in enumerate(tensors)
+            if row.status != "passed"
+            and row.compared
+            and (given or row.status == "inconclusive" or (row.max_error or 0.0) < PLAINLY_WRONG)
+            and entries <= MPMATH_ENTRIES
+        ]
+        if not doubtful and not given:
+            return tuple(tensors), []
+        found = mpmath_oracle.same_values(self.objective, base)
+        results = list(tensors)
+        if found.status == "passed" and oracle != "mpmath":
+            for number in doubtful:
+                reference = self._reference(number, "mpmath", MPMATH_COORDINATES)
+                results[number] = _last_word(tensors[number], self._judge(number, reference, "mpmath"))
+        return tuple(results), [found]
+
+    def _reference(self, number: int, oracle: str, limit: int) -> Reference:
+        rng = np.random.default_rng([self.settings.seed, number])
+        return reference_of(self.objective, number, self.gradients[number], oracle, limit, rng)
+
+    def _judge(self, number: int, reference: Reference, oracle: str) -> TensorResult:
+        leaf = self.objective.pair.leaves[number]
+        return judge(
+            leaf,
+            self.gradients[number],
+            reference,
+            self.noise[number],
+            oracle=oracle,
+            rtol=self.settings.tolerance(oracle),
+            largest=self.largest,
+            zero_scale=self.settings.zero_scale(leaf.name, self.largest),
+        )
+
     def misled(self, tensors: Sequence[TensorResult]) -> str | None:
         """Return what shows that the complex step, which gave these results, is wrong, if anything does."""
         return contradiction_at_worst(lambda row: self.objective, tensors)
+
+
+def _last_word(row: TensorResult, exact: TensorResult) -> TensorResult:
+    """Return mpmath's result, and say what it means beside the oracle's."""
+    oracle = row.oracle.replace("_", " ")
+    before = f"failed by the {oracle}" if row.status == "failed" else f"inconclusive by the {oracle}"
+    meaning = {"passed": "the gradient is right", "failed": "the gradient is wrong"}.get(exact.status)
+    note = f"{before}; mpmath, with 50 digits: {meaning or exact.note}"
+    return replace(exact, note=note)
 
 
 def not_compared(leaf: Leaf, why: str) -> TensorResult:
@@ -118,7 +166,7 @@ def contradiction_at_worst(
             continue
         objective = objective_of(row)
         along = unit(objective.values[number], row.worst_index)
-        arbiter = compare.differentiate(objective, number, along, "ridders")
+        arbiter = differentiate(objective, number, along, "ridders")
         if contradicts(arbiter, row.gradient, row.reference):
             where = f"{row.name}{list(row.worst_index)}"
             figures = f"the complex step gives {row.reference:.6g}, real differences {arbiter.value:.6g}"

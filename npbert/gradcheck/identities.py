@@ -1,11 +1,12 @@
 """Two identities that tie a gradient to its forward as a whole: the adjoint's, and Taylor's remainder."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from npbert.gradcheck import mpmath_oracle
 from npbert.gradcheck.objective import Objective
-from npbert.gradcheck.oracles import EPS, complex_step, ridders
+from npbert.gradcheck.oracles import EPS, Estimate, complex_step, ridders
 from npbert.gradcheck.pair import Array, BrokenPair
 from npbert.gradcheck.report import CheckResult
 
@@ -36,9 +37,8 @@ def adjoint_identity(
             number: objective.scale(number) * rng.standard_normal(value.shape)
             for number, value in enumerate(objective.values)
         }
-        terms = objective.along(direction)
         try:
-            left.append(complex_step(terms) if oracle == "complex_step" else ridders(terms, RIDDERS_STEP))
+            left.append(_derivative(objective, direction, oracle))
         except BrokenPair as error:
             return CheckResult(name, "skipped", detail=f"near the arguments, {error.detail}")
         right.append(sum(float(np.sum(direction[n] * grad)) for n, grad in enumerate(gradients)))
@@ -55,6 +55,13 @@ def adjoint_identity(
         detail = f"the oracle is uncertain by {uncertainty:.1e}: a kink nearby?"
         return CheckResult(name, "skipped", figure, rtol, detail)
     return CheckResult(name, "passed" if figure <= rtol else "failed", figure, rtol)
+
+
+def _derivative(objective: Objective, direction: Mapping[int, Array], oracle: str) -> Estimate:
+    if oracle == "mpmath":
+        return mpmath_oracle.derivative(objective, direction)
+    terms = objective.along(direction)
+    return complex_step(terms) if oracle == "complex_step" else ridders(terms, RIDDERS_STEP)
 
 
 def taylor_remainders(

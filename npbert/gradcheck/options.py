@@ -7,13 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from npbert.gradcheck import compare
+from npbert.gradcheck import compare, mpmath_forwards, mpmath_oracle
 from npbert.gradcheck.pair import Leaf, name_of
 
-ORACLES = ("auto", "complex_step", "ridders")
+ORACLES = ("auto", "complex_step", "ridders", "mpmath")
 MODES = ("gradient", "jacobian", "directional")
 MAX_COORDINATES = 1000
 DIRECTIONS = 3
+
+# Of the options of `check`, in the order of its signature.
+DEFAULTS: dict[str, Any] = {
+    "convention": None,
+    "parameters": (),
+    "oracle": "auto",
+    "fn_mpmath": None,
+    "names": None,
+    "seed": 0,
+    "rtol": None,
+    "max_coordinates": MAX_COORDINATES,
+    "structural_zeros": (),
+    "mode": "gradient",
+    "directions": DIRECTIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +43,7 @@ class Settings:
 
     mode: str = "gradient"
     directions: int = DIRECTIONS
+    mpmath_given: bool = False
 
     def tolerance(self, oracle: str) -> float:
         """Return the tolerance of a comparison with an oracle, relative."""
@@ -38,11 +54,8 @@ class Settings:
         return (self.zeros[name] or largest) if name in self.zeros else None
 
 
-def validate(fn: Any, backward: Any, args: Any, options: Mapping[str, Any]) -> None:
+def validate(args: Any, options: Mapping[str, Any]) -> None:
     """Refuse a call that makes no sense; what the pair does wrong is not its business."""
-    for name, value in (("fn", fn), ("backward", backward)):
-        if not callable(value):
-            raise ValueError(f"{name} must be callable, got {type(value).__name__}")
     if not isinstance(args, (tuple, list)):
         raise ValueError(f"args must be a tuple or list of arguments, got {type(args).__name__}")
     for name, known in (("oracle", ORACLES), ("mode", MODES)):
@@ -55,6 +68,29 @@ def validate(fn: Any, backward: Any, args: Any, options: Mapping[str, Any]) -> N
     rtol = options["rtol"]
     if rtol is not None and not (isinstance(rtol, (float, np.floating)) and 0 < rtol < 1):
         raise ValueError(f"rtol must lie between 0 and 1, got {rtol!r}")
+
+
+def choose_mpmath_forward(fn: Any, options: Mapping[str, Any]) -> Callable[..., Any] | None:
+    """Return the forward on mpmath's numbers: the one given, or this package's own of one of its ops.
+
+    Raises
+    ------
+    ValueError
+        If mpmath is asked for and cannot be used.
+    """
+    given = options["fn_mpmath"]
+    if given is not None and not callable(given):
+        raise ValueError(f"fn_mpmath must be callable, got {type(given).__name__}")
+    installed = mpmath_oracle.is_installed()
+    found = given or mpmath_forwards.registered(fn)
+    asked = given is not None or options["oracle"] == "mpmath"
+    if asked and not installed:
+        raise ValueError("mpmath is not installed: pip install mpmath")
+    if asked and found is None:
+        raise ValueError("oracle='mpmath' needs fn_mpmath, the forward on mpmath's numbers")
+    if asked and options["mode"] != "gradient":
+        raise ValueError(f"mpmath is used in mode='gradient' only, got mode={options['mode']!r}")
+    return found if installed else None
 
 
 def declared_zeros(
@@ -78,32 +114,33 @@ def declared_zeros(
     return found
 
 
-def reproduce(
-    fn: Callable[..., Any],
-    backward: Callable[..., Any],
-    settings: Settings,
-    names: Sequence[str] | None,
-    structural_zeros: Iterable[str] | Mapping[str, float | None],
-) -> str:
+def reproduce(fn: Any, backward: Any, options: Mapping[str, Any]) -> str:
     """Return the call as a line of Python, without the options that were left at their defaults."""
-    options = [
-        ("oracle", settings.oracle, "auto"),
-        ("names", None if names is None else list(names), None),
-        ("rtol", settings.rtol, None),
-        ("max_coordinates", settings.max_coordinates, MAX_COORDINATES),
-        ("structural_zeros", structural_zeros, ()),
-        ("mode", settings.mode, "gradient"),
-        ("directions", settings.directions, DIRECTIONS),
-    ]
-    extra = "".join(f", {key}={value!r}" for key, value, default in options if value != default)
-    call = f"npbert.gradcheck.check({name_of(fn)}, {name_of(backward)}, args, seed={settings.seed}{extra})"
-    if not (_is_global(fn) and _is_global(backward)):
-        return call
-    functions = {fn.__module__: [name_of(fn)]}
-    functions.setdefault(backward.__module__, []).append(name_of(backward))
-    imports = [f"from {module} import {', '.join(found)}; " for module, found in functions.items()]
-    return "".join(imports) + call
+    extra = "".join(
+        f", {key}={_written(value)}"
+        for key, value in options.items()
+        if key != "seed" and value != DEFAULTS[key]
+    )
+    functions = [fn, *([] if backward is None else [backward])]
+    is_object = backward is None and not hasattr(fn, "__name__")
+    written = [f"{name_of(function)}{'(...)' if is_object else ''}" for function in functions]
+    args = "args=args" if backward is None else "args"
+    call = f"npbert.gradcheck.check({', '.join(written)}, {args}, seed={options['seed']}{extra}"
+    sources = [type(fn)] if is_object else functions
+    if not all(map(_is_global, sources)):
+        return f"{call})"
+    imported: dict[str, list[str]] = {}
+    for source in sources:
+        imported.setdefault(source.__module__, []).append(source.__name__)
+    imports = [f"from {module} import {', '.join(names)}; " for module, names in imported.items()]
+    return f"{''.join(imports)}{call})"
 
 
-def _is_global(function: Callable[..., Any]) -> bool:
-    return getattr(function, "__qualname__", ".").isidentifier()
+def _written(value: Any) -> str:
+    if callable(value):
+        return name_of(value)
+    return repr(value.item() if isinstance(value, np.generic) else value)
+
+
+def _is_global(function: Any) -> bool:
+    return str(getattr(function, "__qualname__", ".")).isidentifier()

@@ -115,12 +115,14 @@ def ridders(terms: Terms, first_step: float = 0.1, levels: int = 11) -> Estimate
     steps = first_step / SHRINK ** np.arange(levels)
     table = np.zeros((levels, levels))
     bends, round_off = np.zeros(levels), np.zeros(levels)
+    varies = np.zeros(center.shape, dtype=bool)  # a small change may be lost at the smaller steps
     for level, step in enumerate(steps):
         plus, minus = np.asarray(terms(float(step))), np.asarray(terms(-float(step)))
         change = plus - minus
+        varies |= change != 0
         table[level, 0] = np.sum(change) / (2 * step)
         bends[level] = np.sum(plus - 2 * center + minus) / step
-        round_off[level] = EPS * np.sum(np.abs(plus[change != 0])) / step
+        round_off[level] = EPS * np.sum(np.abs(plus[varies])) / step
         for order in range(1, level + 1):
             fine, coarse = table[level, order - 1], table[level - 1, order - 1]
             table[level, order] = fine + (fine - coarse) / (SHRINK ** (2 * order) - 1)

@@ -61,12 +61,16 @@ class Forward:
 
 @dataclass(frozen=True)
 class Pair:
-    """A forward, a backward, and the arguments at which they are checked."""
+    """A forward, a backward, and the arguments at which they are checked.
+
+    ``fn_mpmath`` is the forward on mpmath's numbers, where there is one (`npbert.gradcheck.mpmath_oracle`).
+    """
 
     fn: Callable[..., Any]
     backward: Callable[..., Any]
     args: tuple[Any, ...]
     leaves: tuple[Leaf, ...]
+    fn_mpmath: Callable[..., Any] | None = None
 
     def arguments(self, values: Sequence[Array], copy: bool = True) -> list[Any]:
         """Return the arguments with the leaves replaced by ``values``.

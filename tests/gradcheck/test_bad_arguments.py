@@ -17,9 +17,13 @@ def call(fn=linear, backward=linear_backward, args=ARGS, **options):
     ("options", "message"),
     [
         ({"fn": 3}, "fn must be callable, got int"),
-        ({"backward": None}, "backward must be callable, got NoneType"),
+        (
+            {"backward": None},
+            "without a backward, fn must be an object with the methods forward and backward; function",
+        ),
+        ({"backward": 3}, "backward must be callable, got int"),
         ({"args": ARGS[0]}, "args must be a tuple or list of arguments, got ndarray"),
-        ({"oracle": "magic"}, "oracle must be one of auto, complex_step, ridders, got 'magic'"),
+        ({"oracle": "magic"}, "oracle must be one of auto, complex_step, ridders, mpmath, got 'magic'"),
         ({"oracle": None}, "oracle must be one of"),
         ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
         ({"seed": 0.5}, "seed must be an integer of at least 0, got 0.5"),

@@ -55,6 +55,12 @@ def test_terms_that_do_not_depend_on_t_add_no_noise():
     assert beside == alone
 
 
+def test_a_term_that_hardly_varies_adds_its_noise():
+    # At the smaller steps exp(1e-13 t) is 1 and its derivative lost: that is round-off, not certainty.
+    estimate = ridders(lambda t: np.array([np.sin(t), np.exp(2e-13 * t)]), first_step=0.01)
+    assert abs(estimate.value - (1 + 2e-13)) <= estimate.uncertainty
+
+
 def test_a_constant_has_derivative_zero_without_doubt():
     assert ridders(lambda t: np.array([3.0, 4.0])).uncertainty == 0
     assert ridders(lambda t: np.array([3.0, 4.0])).value == 0
