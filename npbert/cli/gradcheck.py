@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from npbert.cli.arguments import add_command, add_json, add_seed
-from npbert.cli.console import Cell, Column, Style, Styled, say, table
+from npbert.cli.console import Cell, Column, Styled, say, table
 from npbert.cli.errors import FAILED, OK, UsageError
+from npbert.cli.gradcheck_report import STATUS_STYLES, show
 from npbert.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ COLUMNS = (
     Column("s", "right"),
 )
 ORACLES = {"complex_step": "complex", "ridders": "Ridders", "": "none"}
-STATUS_STYLES: dict[str, Style] = {"passed": "good", "failed": "bad", "inconclusive": "bad"}
 
 
 def add_parser(commands: Any) -> None:
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         return FAILED if unproven else OK
     table(COLUMNS, [_row(name, report) for name, report in results])
     for report in unproven:
-        say(f"\n{report}")
+        show(report)
     say()
     if arguments.html is not None:
         say(f"The page is {arguments.html}")
@@ -150,7 +150,7 @@ def _row(name: str, report: "Report") -> list[Cell]:
     return [
         name,
         str(len(report.tensors)),
-        ORACLES[report.oracle],
+        ORACLES.get(report.oracle, report.oracle),
         "" if report.max_error is None else f"{report.max_error:.1e}",
         "" if worst is None else worst.name,
         Styled(report.status, STATUS_STYLES[report.status]),

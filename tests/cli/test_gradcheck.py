@@ -1,11 +1,15 @@
 """``npbert gradcheck``."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 
 from npbert import ops
-from npbert.gradcheck.suite import case_names
+from npbert.cli.gradcheck_report import show
+from npbert.gradcheck import check
+from npbert.gradcheck.suite import case_names, run_suite
 from tests.cli.running import assert_fails, run
 
 # Quick ones: the whole suite is tested in tests/gradcheck.
@@ -64,6 +68,40 @@ def test_a_wrong_gradient(broken_layernorm, capsys):
     assert "reproduce: from npbert.gradcheck.suite import run_case" in output
     assert output.count("reproduce:") == 1  # the reports of those that passed are not printed
     assert "1 of 3 cases not proven" in output
+
+
+def test_a_wrong_gradient_in_full(broken_layernorm, capsys):
+    _, output, _ = run(capsys, "gradcheck", *SOME)
+    (_, report), *others = [found for found in run_suite(0, names=NAMES[:2]) if not found[1].ok]
+    assert not others
+    worst = report.tensors[0]
+    lines = [line.strip() for line in output.splitlines()]
+    assert f"{NAMES[1]}: FAILED" in lines
+    assert " ".join(report.diagnosis.split()) in " ".join(output.split())  # wrapped, maybe
+    assert "x (3, 5): failed" in lines
+    figures = dict(re.split("  +", line, maxsplit=1) for line in lines if "  " in line)
+    assert figures["worst entry"] == str(list(worst.worst_index))
+    assert figures["gradient"] == f"{worst.gradient:.9g}"
+    assert figures["reference"].startswith(f"{worst.reference:.9g} ± ")
+    assert figures["error"].startswith(f"{worst.max_error:.1e} of the norm")
+    assert (
+        figures["wrong"] == f"{worst.fraction_wrong:.0%} of {worst.compared} compared entries, of 15 in all"
+    )
+    assert any(line.startswith("failed: adjoint identity") for line in lines)
+    assert all(len(line) <= 80 for line in lines if not line.startswith("reproduce:"))
+
+
+def test_at_most_a_few_tensors_in_full(capsys):
+    params = {f"p{number}": np.ones(2) for number in range(20)}
+    report = check(
+        lambda params: (sum(params.values()), params),
+        lambda dy, params: dict.fromkeys(params, 2 * dy),
+        (params,),
+    )
+    show(report)
+    output = capsys.readouterr().out
+    assert output.count("worst entry") == 8
+    assert "and 12 more: " in output
 
 
 def test_a_wrong_gradient_in_json(broken_layernorm, capsys):

@@ -50,7 +50,7 @@ def test_it_says_what_is_wrong(reports, read):
     for value in (row.gradient, row.reference):
         assert f"{value:.9g}" in text
     assert f"{row.uncertainty:.0e}" in text
-    assert "3% of 35 compared entries" in text
+    assert "3% of 35 compared entries, of 35 in all" in text
     assert "proves nothing" in text  # the note of what is undecided
     assert reports[1][1].reproduce in text
     assert "adjoint identity" in text

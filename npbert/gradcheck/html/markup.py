@@ -48,6 +48,11 @@ def badge(status: str) -> str:
     return f'<span class="badge {status}"><span aria-hidden="true">{SYMBOLS[status]}</span> {status}</span>'
 
 
+def oracle(name: str) -> str:
+    """Return what an oracle is called in a sentence."""
+    return ORACLES.get(name, name)
+
+
 def number(value: float | None, form: str) -> str:
     """Return a formatted number; nothing for None."""
     return "" if value is None else format(value, form)

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from npbert.gradcheck.html.markup import (
-    ORACLES,
     SYMBOLS,
     Cell,
     Column,
@@ -16,6 +15,7 @@ from npbert.gradcheck.html.markup import (
     code,
     count,
     number,
+    oracle,
     table,
     text,
 )
@@ -135,7 +135,7 @@ def _summary_row(name: str, report: Report, anchor: str) -> list[str | Cell]:
         f'<a href="#{anchor}">{code(name)}</a>',
         Cell(badge(report.status), str(list(SYMBOLS).index(report.status))),
         str(len(report.tensors)),
-        ORACLES.get(report.oracle, report.oracle),
+        text(oracle(report.oracle)),
         Cell(number(error, ".1e"), number(error, ".17g")),
         code(worst[0].name) if worst else "",
         f"{report.seconds:.2f}",

@@ -4,7 +4,6 @@ import numpy as np
 
 from npbert.gradcheck.html.heat_map import LEVELS, NO_ERROR, NOT_FINITE, grid_of, heat_map
 from npbert.gradcheck.html.markup import (
-    ORACLES,
     SYMBOLS,
     Column,
     badge,
@@ -12,6 +11,7 @@ from npbert.gradcheck.html.markup import (
     count,
     facts,
     number,
+    oracle,
     table,
     text,
 )
@@ -52,7 +52,7 @@ def section(name: str, report: Report, anchor: str) -> str:
     by_interest = sorted(report.tensors, key=lambda row: list(SYMBOLS).index(row.status))
     figures = "".join(_figure(row, report.rtol) for row in by_interest)
     about = [
-        ("Oracle", ORACLES[report.oracle]),
+        ("Oracle", oracle(report.oracle)),
         ("Tolerance", f"{report.rtol:.0e}"),
         ("Seed", str(report.seed)),
         ("Evaluations of the forward", str(report.evaluations)),
@@ -115,9 +115,9 @@ def _findings(row: TensorResult) -> str:
     pairs = [
         ("Worst entry", where),
         ("Gradient", number(row.gradient, ".9g")),
-        (f"Oracle ({ORACLES.get(row.oracle, row.oracle)})", number(row.reference, ".9g") + uncertainty),
+        (f"Oracle ({oracle(row.oracle)})", number(row.reference, ".9g") + uncertainty),
         ("Relative error", number(row.max_error, ".1e")),
-        ("Wrong", f"{row.fraction_wrong:.0%} of {count(row.compared, 'compared entry', 'compared entries')}"),
+        ("Wrong", f"{row.fraction_wrong:.0%} of {row.compared} compared entries, of {row.size} in all"),
     ]
     if row.projection_error is not None:
         pairs.append(("Error along random directions", f"{row.projection_error:.1e}"))
