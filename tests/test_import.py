@@ -35,7 +35,7 @@ def test_import_loads_numpy_and_nothing_else():
 
 def test_import_takes_at_most_1_3_times_as_long_as_numpy():
     # Processor time, and the least of several: other programs on the machine hardly disturb either. More
-    # repeats only bring both minima closer to the truth, so a few more are no second chance for a slow import.
+    # repeats only bring both minima closer to the truth, so they give a slow import no second chance.
     least = {"numpy": float("inf"), "npbert": float("inf")}
     for _ in range(3):
         seconds = measure(repeats=7)
