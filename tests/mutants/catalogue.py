@@ -16,8 +16,9 @@ Each file names the module and the tests that mirror it, and then the mutants::
 ``find`` occurs exactly once in the module, or ``occurrence`` says which one is meant (from 1). A mistake
 that takes several changes has ``edits``, a list of ``find`` and ``replace``. ``wrong`` names what comes out
 wrong on the right inputs (a value, a gradient, the exception that is not raised), ``signature`` says how, in
-words. A mutant that cannot change any result has ``equivalent``, the proof in one sentence, instead of these
-two.
+words. ``diagnosis``, where there is one, is the kind of diagnosis that the gradient gets from its figures alone:
+see ``diagnosis.py``. A mutant that cannot change any result has ``equivalent``, the proof in one sentence,
+instead of these.
 """
 
 import tomllib
@@ -47,6 +48,7 @@ class Mutant(NamedTuple):
     wrong: tuple[str, ...]  # names of what comes out wrong
     signature: str  # how it comes out wrong
     equivalent: str | None  # the proof that no result changes; None: some result does
+    diagnosis: str = ""  # the kind of diagnosis that the figures alone allow for, where there is one
 
 
 def load() -> list[Mutant]:
@@ -76,6 +78,7 @@ def _mutant(entry: dict[str, Any], file: str, tests: tuple[str, ...]) -> Mutant:
         wrong=tuple(fields.pop("wrong", ())),
         signature=fields.pop("signature", ""),
         equivalent=fields.pop("equivalent", None),
+        diagnosis=fields.pop("diagnosis", ""),
     )
     if fields:
         raise ValueError(f"{mutant.id} has unknown fields: {', '.join(fields)}")
