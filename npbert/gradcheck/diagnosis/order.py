@@ -21,7 +21,9 @@ KINDS = (
     "swapped",
     "missing sum",
     "sum too many",
+    "wrong axis",
     "wrong shape",
+    "no gradient",
     "zero",
     "not zero",
     "wrong sign",
@@ -69,6 +71,7 @@ PATTERNS: tuple[Pattern, ...] = (
     places.copied,
     places.another_gradient,
     places.one_slice,
+    places.wrong_axis,
     factors.array_factor,
     factors.factor_along_axis,
     places.transposed,
@@ -186,7 +189,7 @@ def _clues(
 ) -> list[Clue]:
     """Return what explains one gradient: the first pattern that does, or a forgotten input, or else hints."""
     if gradient is None:
-        return []
+        return [Clue("no gradient", "is not there, or not an array of finite floating-point numbers", 0.5)]
     if gradient.shape != wrong.reference.shape:
         return list(places.wrong_shape(gradient, wrong.reference, around)) if wrong.known.all() else []
     found = (clue for pattern in PATTERNS for clue in pattern(wrong, around))

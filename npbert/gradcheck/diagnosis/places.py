@@ -90,7 +90,25 @@ def wrong_shape(gradient: Array, right: Array, around: Surroundings) -> Iterator
         if equal(gradient, value):
             yield Clue("cotangent copied", f"has the shape {shapes}: {name} is passed through unchanged")
             return
+        for count in range(1, value.ndim):
+            for summed in combinations(range(value.ndim), count):
+                total = value.sum(axis=summed)
+                if total.size == gradient.size and equal(total.reshape(gradient.shape), gradient):
+                    text = f"has the shape {shapes}: {name} is summed over the wrong axes"
+                    yield Clue("wrong axis", text)
+                    return
     yield Clue("wrong shape", f"has the shape {shapes}", 0.5)
+
+
+def wrong_axis(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
+    """The gradient is a sum over other axes than it should be."""
+    for name, value in around.cotangents:
+        for count in range(1, value.ndim - wrong.gradient.ndim + 1):
+            for summed in combinations(range(value.ndim), count):
+                total = value.sum(axis=summed)
+                if total.shape == wrong.gradient.shape and wrong.gradient.size > 1 and wrong.fits(total):
+                    yield Clue("wrong axis", f"is {name}, summed over the axes {summed}: the wrong ones")
+                    return
 
 
 def all_zero(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
