@@ -62,8 +62,8 @@ def embedding_forward(
     --------
     >>> import numpy as np
     >>> words, positions, types = np.eye(3), 10 * np.eye(3), np.array([[0.0, 0.5, 0.0]])
-    >>> ids = np.array([[2, 0]])
-    >>> y, cache = embedding_forward(ids, None, np.array([[0, 1]]), np.zeros((1, 2), int), words, positions, types, None)
+    >>> ids, position_ids, type_ids = np.array([[2, 0]]), np.array([[0, 1]]), np.array([[0, 0]])
+    >>> y, cache = embedding_forward(ids, None, position_ids, type_ids, words, positions, types, None)
     >>> y
     array([[[10. ,  0.5,  1. ],
             [ 1. , 10.5,  0. ]]])

@@ -32,7 +32,8 @@ def linear_forward(x: Array, weight: Array, bias: Array | None) -> tuple[Array, 
     Examples
     --------
     >>> import numpy as np
-    >>> y, cache = linear_forward(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([0.5, 0.0]))
+    >>> x, weight, bias = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]]), np.array([0.5, 0.0])
+    >>> y, cache = linear_forward(x, weight, bias)
     >>> y
     array([[11.5, 17. ]])
     """
