@@ -206,12 +206,12 @@ def _examine(
     checks += found
     if "forward deterministic" in _failed(checks):
         return _Comparison()
-    cotangents = contracts.draw_cotangents(forward.outputs, rng)
-    checks.append(CheckResult("output finite", "passed"))
+    dtypes = [value.dtype for value in values]
+    cotangents = contracts.draw_cotangents(forward.outputs, dtypes, rng)
+    checks += [CheckResult("output dtype", "passed"), CheckResult("output finite", "passed")]
 
     gradients, found = contracts.backward_properties(pair, values, cotangents)
     checks += found
-    dtypes = [np.dtype(np.float64)] * len(values)
     faults = list(contracts.gradient_properties(pair.leaves, gradients, dtypes, set(settings.zeros)))
     unusable = {name: fault.detail for name, fault in faults}
     faults += _faults_at_given_dtypes(pair, set(settings.zeros))
@@ -271,9 +271,9 @@ def _faults_at_given_dtypes(pair: Pair, zeros: set[str]) -> list[tuple[str, Chec
     if all(value.dtype == np.float64 for value in given):
         return []
     forward = pair.forward(pair.arguments(given))
-    cotangents = contracts.draw_cotangents(forward.outputs, np.random.default_rng(0))
-    gradients = pair.gradients(cotangents, forward)
     dtypes = [value.dtype for value in given]
+    cotangents = contracts.draw_cotangents(forward.outputs, dtypes, np.random.default_rng(0))
+    gradients = pair.gradients(cotangents, forward)
     return list(contracts.gradient_properties(pair.leaves, gradients, dtypes, zeros))
 
 

@@ -1,6 +1,6 @@
 """The properties that every pair has, whatever it computes: they cost a few calls and need no oracle."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,19 +21,25 @@ GRADIENT_PROPERTIES = (
 )
 
 
-def draw_cotangents(outputs: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+def draw_cotangents(
+    outputs: Sequence[Any], dtypes: Collection[np.dtype[Any]], rng: np.random.Generator
+) -> list[Any]:
     """Return a random cotangent, in the output's dtype, for each floating-point output; None for the others.
 
     Raises
     ------
     BrokenPair
-        If no output is a real floating-point array, or one is not finite.
+        If no output is a real floating-point array, one is not finite, or one has not the dtype that all
+        arguments have (whatever they have, if ``dtypes``, those of the arguments, are several).
     """
     cotangents: list[Any] = []
     for number, output in enumerate(outputs):
         if output is None or not np.issubdtype(output.dtype, np.floating):
             cotangents.append(None)
             continue
+        if len(set(dtypes)) == 1 and output.dtype not in dtypes:
+            (given,) = set(dtypes)
+            raise BrokenPair("output dtype", f"output {number} is {output.dtype}, the arguments are {given}")
         if not np.all(np.isfinite(output)):
             index = [int(i) for i in np.argwhere(~np.isfinite(output))[0]]
             raise BrokenPair("output finite", f"output {number} is {output[tuple(index)]} at {index}")

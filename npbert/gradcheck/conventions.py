@@ -83,9 +83,11 @@ def adapt(
         raise ValueError(f"parameters are attributes of an object; here the convention is {convention!r}")
     if convention == "object":
         return _from_object(fn, args, parameters)
-    for name, function in (("fn", fn), ("backward", backward)):
-        if not callable(function) and not (name == "backward" and convention == "pullback"):
-            raise ValueError(f"{name} must be callable, got {type(function).__name__}")
+    if backward is not None and not callable(backward):
+        hint = "" if args is not None else ": without one, give args by name, check(obj, args=...)"
+        raise ValueError(f"backward must be callable, got {type(backward).__name__}{hint}")
+    if not callable(fn):
+        raise ValueError(f"fn must be callable, got {type(fn).__name__}")
     if convention == "arguments":
         return Adapted(*_from_arguments(fn, backward), args)
     if convention == "pullback":
