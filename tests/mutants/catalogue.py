@@ -16,9 +16,9 @@ Each file names the module and the tests that mirror it, and then the mutants::
 ``find`` occurs exactly once in the module, or ``occurrence`` says which one is meant (from 1). A mistake
 that takes several changes has ``edits``, a list of ``find`` and ``replace``. ``wrong`` names what comes out
 wrong on the right inputs (a value; a gradient, of a model's parameters ``d`` and a pattern, "d*.query.*"; the
-exception that is not raised), ``signature`` says how, in words. ``diagnosis``, where there is one, is the kind of diagnosis that the figures alone must give:
-see ``diagnosis.py``. A mutant that cannot change any result has ``equivalent``, the proof in one sentence,
-instead of these.
+exception that is not raised), ``signature`` says how, in words. ``diagnosis``, where there is one, is the
+kind of diagnosis that the figures alone must give: see ``diagnosis.py``. A mutant that cannot change any
+result has ``equivalent``, the proof in one sentence, instead of these.
 """
 
 import tomllib
