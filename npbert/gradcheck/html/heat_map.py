@@ -145,7 +145,7 @@ def heat_map(row: TensorResult, rtol: float, most_rows: int, most_columns: int) 
         f'data-grid="{grid.width},{grid.block_height},{grid.block_width},{grid.columns}" '
         f'data-cells="{_data(entries, shown)}">',
         f'<rect class="no" width="{grid.columns}" height="{grid.rows}"/>',
-        *_paths(grid, entries, shown, rtol, gap=0.08 if size >= GAP_FROM else 0.0),
+        *_paths(grid, entries, shown, rtol, side=".9" if size >= GAP_FROM else "1"),
         _separators(row.shape, grid),
         _mark(row, grid, margin),
         "</svg>",
@@ -153,13 +153,12 @@ def heat_map(row: TensorResult, rtol: float, most_rows: int, most_columns: int) 
     return "".join(parts)
 
 
-def _paths(grid: Grid, entries: Entries, shown: NDArray[np.int64], rtol: float, gap: float) -> list[str]:
-    """Return the cells, one path for each class of errors that there is."""
+def _paths(grid: Grid, entries: Entries, shown: NDArray[np.int64], rtol: float, side: str) -> list[str]:
+    """Return the cells, one path for each class of errors that there is; tersely, as they are many."""
     paths: dict[str, list[str]] = {}
-    side = f"{1 - gap:g}"
     for entry, cell in zip(shown, grid.cells(entries.flat[shown]), strict=True):
         y, x = divmod(int(cell), grid.columns)
-        square = f"M{x + gap / 2:g} {y + gap / 2:g}h{side}v{side}h-{side}z"
+        square = f"M{x} {y}h{side}v{side}h-{side}z"
         paths.setdefault(level(float(entries.error[entry]), rtol), []).append(square)
     return [f'<path class="{name}" d="{"".join(squares)}"/>' for name, squares in sorted(paths.items())]
 

@@ -107,7 +107,8 @@ def _figure(row: TensorResult, rtol: float) -> str:
 
 def _findings(row: TensorResult) -> str:
     """Return in words what the mistake looks like, and how far off the worst entry is."""
-    words = "".join(f'<p class="diagnosis">{text(words)}</p>' for words in (row.diagnosis, row.note) if words)
+    words = f'<p class="diagnosis">{text(row.diagnosis)}</p>' if row.diagnosis else ""
+    words += f"<p>{text(row.note)}</p>" if row.note else ""
     if row.worst_index is None:
         return words
     where = f"{list(row.worst_index)}{', declared a structural zero' if row.structural_zero else ''}"
