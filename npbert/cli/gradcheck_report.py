@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 WIDTH = 78
 MOST_TENSORS = 8  # that are shown in full; a wrong layer makes most tensors below it wrong
 STATUS_STYLES: dict[str, Style] = {"passed": "good", "failed": "bad", "inconclusive": "bad", "skipped": "dim"}
-ORACLES = {"complex_step": "complex step", "ridders": "Ridders", "": "none"}
 
 
 def show(report: "Report") -> None:
@@ -37,23 +36,14 @@ def show(report: "Report") -> None:
 
 def _show_tensor(row: "TensorResult", rtol: float) -> None:
     """Print where one gradient is wrong, both values, the oracle and its own error, and how much is wrong."""
+    from npbert.gradcheck.wording import figures_of
+
     say(printable(f"  {row.name} {row.shape}: {row.status}"), STATUS_STYLES[row.status])
     if row.note:
         _say_wrapped(row.note, indent=4)
-    if row.worst_index is None or row.gradient is None or row.reference is None:
-        return
-    uncertainty = f" ± {row.uncertainty:.0e}" if row.uncertainty else ""
-    facts = [
-        ("worst entry", str(list(row.worst_index))),
-        ("gradient", f"{row.gradient:.9g}"),
-        ("reference", f"{row.reference:.9g}{uncertainty}, by {ORACLES.get(row.oracle, row.oracle)}"),
-        ("error", f"{row.max_error:.1e} of the norm of its row; tolerance {rtol:.0e}"),
-        ("wrong", f"{row.fraction_wrong:.0%} of {row.compared} compared entries, of {row.size} in all"),
-    ]
-    if row.projection_error is not None:
-        facts.append(("along random directions", f"{row.projection_error:.1e}"))
-    width = max(len(name) for name, _ in facts)
-    for name, value in facts:
+    figures = figures_of(row, rtol)
+    width = max((len(name) for name, _ in figures), default=0)
+    for name, value in figures:
         say(f"    {name:{width}}  {value}")
 
 

@@ -50,7 +50,7 @@ def test_it_says_what_is_wrong(reports, read):
     for value in (row.gradient, row.reference):
         assert f"{value:.9g}" in text
     assert f"{row.uncertainty:.0e}" in text
-    assert "3% of 35 compared entries, of 35 in all" in text
+    assert "3% of 35 entries" in text
     assert "proves nothing" in text  # the note of what is undecided
     assert reports[1][1].reproduce in text
     assert "adjoint identity" in text
@@ -72,6 +72,14 @@ def test_it_says_what_the_mistake_looks_like():
     assert report.diagnosis
     text = Reader(page([report])).text()
     assert text.count(report.diagnosis) == 2  # at the top, and beside the tensor
+
+
+@pytest.mark.parametrize("mode", ["jacobian", "directional"])
+def test_the_other_modes(mode):
+    report = failed(mode=mode)
+    read = Reader(page([report]))
+    assert len(read.all("svg")) == (3 if mode == "jacobian" else 0)
+    assert ("of output [" if mode == "jacobian" else "random directions") in read.text()
 
 
 def test_nothing_was_checked():

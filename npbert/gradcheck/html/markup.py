@@ -10,7 +10,6 @@ SYMBOLS: Final = {
     "skipped": "–",
     "passed": "✓",
 }  # in the order of sorting
-ORACLES: Final = {"complex_step": "complex step", "ridders": "Ridders", "": "none"}
 
 
 class Column(NamedTuple):
@@ -46,11 +45,6 @@ def code(name: str) -> str:
 def badge(status: str) -> str:
     """Return a status as a coloured word with a symbol, since colour alone is not for everybody."""
     return f'<span class="badge {status}"><span aria-hidden="true">{SYMBOLS[status]}</span> {status}</span>'
-
-
-def oracle(name: str) -> str:
-    """Return what an oracle is called in a sentence."""
-    return ORACLES.get(name, name)
 
 
 def number(value: float | None, form: str) -> str:

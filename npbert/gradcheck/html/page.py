@@ -15,12 +15,12 @@ from npbert.gradcheck.html.markup import (
     code,
     count,
     number,
-    oracle,
     table,
     text,
 )
 from npbert.gradcheck.html.section import section
 from npbert.gradcheck.report import Report
+from npbert.gradcheck.wording import oracle_name
 
 HERE = Path(__file__).parent
 COLUMNS = (
@@ -135,7 +135,7 @@ def _summary_row(name: str, report: Report, anchor: str) -> list[str | Cell]:
         f'<a href="#{anchor}">{code(name)}</a>',
         Cell(badge(report.status), str(list(SYMBOLS).index(report.status))),
         str(len(report.tensors)),
-        text(oracle(report.oracle)),
+        text(oracle_name(report.oracle)),
         Cell(number(error, ".1e"), number(error, ".17g")),
         code(worst[0].name) if worst else "",
         f"{report.seconds:.2f}",

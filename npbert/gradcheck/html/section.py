@@ -11,11 +11,11 @@ from npbert.gradcheck.html.markup import (
     count,
     facts,
     number,
-    oracle,
     table,
     text,
 )
 from npbert.gradcheck.report import CheckResult, Report, TensorResult
+from npbert.gradcheck.wording import figures_of, oracle_name
 
 MOST_CELLS = (64, 96)  # rows and columns of the heat map of a tensor that is not proven
 MOST_CELLS_OF_PROVEN = (16, 32)  # there is nothing to find in these: smaller pages
@@ -52,7 +52,7 @@ def section(name: str, report: Report, anchor: str) -> str:
     by_interest = sorted(report.tensors, key=lambda row: list(SYMBOLS).index(row.status))
     figures = "".join(_figure(row, report.rtol) for row in by_interest)
     about = [
-        ("Oracle", oracle(report.oracle)),
+        ("Oracle", oracle_name(report.oracle)),
         ("Tolerance", f"{report.rtol:.0e}"),
         ("Seed", str(report.seed)),
         ("Evaluations of the forward", str(report.evaluations)),
@@ -102,27 +102,15 @@ def _figure(row: TensorResult, rtol: float) -> str:
         picture += _remark(row, most_cells)
     if proven:
         return f"<figure>{caption}{picture}</figure>"
-    return f'<figure class="unproven">{caption}{_findings(row)}{picture}{_worst_entries(row)}</figure>'
+    return f'<figure class="unproven">{caption}{_findings(row, rtol)}{picture}{_worst_entries(row)}</figure>'
 
 
-def _findings(row: TensorResult) -> str:
+def _findings(row: TensorResult, rtol: float) -> str:
     """Return in words what the mistake looks like, and how far off the worst entry is."""
     words = f'<p class="diagnosis">{text(row.diagnosis)}</p>' if row.diagnosis else ""
     words += f"<p>{text(row.note)}</p>" if row.note else ""
-    if row.worst_index is None:
-        return words
-    where = f"{list(row.worst_index)}{', declared a structural zero' if row.structural_zero else ''}"
-    uncertainty = f" ± {row.uncertainty:.0e}" if row.uncertainty else ""
-    pairs = [
-        ("Worst entry", where),
-        ("Gradient", number(row.gradient, ".9g")),
-        (f"Oracle ({oracle(row.oracle)})", number(row.reference, ".9g") + uncertainty),
-        ("Relative error", number(row.max_error, ".1e")),
-        ("Wrong", f"{row.fraction_wrong:.0%} of {row.compared} compared entries, of {row.size} in all"),
-    ]
-    if row.projection_error is not None:
-        pairs.append(("Error along random directions", f"{row.projection_error:.1e}"))
-    return words + facts(pairs)
+    figures = [(name[0].upper() + name[1:], value) for name, value in figures_of(row, rtol)]
+    return words + facts(figures)
 
 
 def _remark(row: TensorResult, most_cells: tuple[int, int]) -> str:
