@@ -122,7 +122,7 @@ class _Source(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
 def mutated_problems(mutant: Mutant) -> Iterator[Callable[[str], Problem]]:
     """Import a second npbert, with the mistake in it; yield what draws the cases of its suite.
 
-    The package as it is comes back afterwards.
+    What it yields raises ValueError for a case that the mistake has removed. The package as it is comes back afterwards.
     """
     name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     finder = _Source(name, ROOT / mutant.file, apply(mutant, source(mutant)))
@@ -200,7 +200,11 @@ def show(mutant: Mutant, originals: dict[str, list[Any]]) -> list[Shown] | str:
     with mutated_problems(mutant) as draw, np.errstate(all="ignore"):
         for case in cases_of(mutant):
             try:
-                situation = Situation(draw(case))
+                problem = draw(case)
+            except ValueError:
+                continue
+            try:
+                situation = Situation(problem)
                 gradients = situation.gradients()
             except Exception:  # whatever the mistake makes it raise
                 shown.append(Shown(case, None))

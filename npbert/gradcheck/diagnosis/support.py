@@ -9,6 +9,7 @@ from npbert.gradcheck.diagnosis.surroundings import IGNORED, Named, Surroundings
 from npbert.gradcheck.diagnosis.wrong import Wrong
 from npbert.gradcheck.pair import Array
 
+VANISHING = 1e-6  # beside the largest error of a gradient
 FILLED = 0.5  # of the entries that a pattern says are wrong, the part that must be
 
 
@@ -51,6 +52,9 @@ def value_range(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
     bad, good = wrong.differs, wrong.known & ~wrong.differs
     if np.sum(bad) < 2 or np.sum(good) < 2:
         return
+    sizes = np.abs(wrong.error[bad])
+    if sizes.min() < VANISHING * sizes.max():
+        return  # the error fades out: that is where it drowns in round-off, not where it ends
     for name, value in around.arguments:
         if value.shape != wrong.error.shape:
             continue

@@ -51,6 +51,8 @@ def term_in_rows(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
     """Every row of the error is a multiple of one thing: of ones, of x-hat, of the probabilities."""
     if wrong.error.ndim == 0 or wrong.error.shape[-1] < 3:
         return
+    if _rows(wrong) == 1 < wrong.error.size // wrong.error.shape[-1]:
+        return  # an error in one of several rows says where it is, rather than what
     ones = np.ones(wrong.error.shape)
     by_row = _multiple(wrong, ones, wrong.error.ndim - 1)
     if by_row is not None:
@@ -60,7 +62,8 @@ def term_in_rows(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
         )
         yield Clue("mean term", text, wrong.explained(by_row))
         return
-    bases = list(_bases(wrong, around))
+    # x itself is a multiple of the unit vector, and says less.
+    bases = sorted(_bases(wrong, around), key=lambda basis: basis.kind == "row term")
     for basis in bases:
         pattern = _multiple(wrong, basis.value, wrong.error.ndim - 1)
         if pattern is not None:
@@ -172,7 +175,7 @@ def _basis(name: str, value: Array) -> _Basis:
 
 
 def _rows(wrong: Wrong) -> int:
-    return int(np.sum(np.any(wrong.error != 0, axis=-1)))
+    return int(np.sum(np.any(wrong.differs, axis=-1)))
 
 
 def _multiple(wrong: Wrong, basis: Array, axis: int) -> Array | None:
@@ -182,7 +185,7 @@ def _multiple(wrong: Wrong, basis: Array, axis: int) -> Array | None:
     basis = np.where(wrong.known, basis, 0.0)
     under = np.sum(basis * basis, axis=axis, keepdims=True)
     times = np.sum(wrong.error * basis, axis=axis, keepdims=True) / np.where(under > 0, under, 1.0)
-    used = int(np.sum(np.any(wrong.error != 0, axis=axis)))
+    used = int(np.sum(np.any(wrong.differs, axis=axis)))
     pattern = wrong.reference + times * basis
     # A slice with fewer than three entries of the basis would fit anything.
     telling = np.sum(basis != 0, axis=axis, keepdims=True) >= 3
