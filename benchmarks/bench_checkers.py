@@ -1,6 +1,6 @@
 """Checkers of gradients side by side: the same wrong backward passes, the same inputs, in one run.
 
-    python benchmarks/bench_checkers.py [--draws 3] [--inputs rich bland summed] [--only 'layernorm-*']
+    python benchmarks/bench_checkers.py [--draws 2] [--inputs rich bland summed] [--only 'layernorm-*']
                                         [--budget SECONDS] [--verbose] [--json [FILE]]
 
 Every mistake of tests/mutants/catalogue in a forward or backward of npbert.ops is made, one at a time, and
@@ -11,9 +11,9 @@ masks and options are closed over, so each of them can be asked about every op.
 
 The inputs are of three kinds (op_pairs.py says which): rich, bland, and bland with the sum as the loss.
 A mistake that changes no value and no gradient on an input is not held against anyone there. One that leaves
-the forward as it is makes the pair wrong for certain: these are "backward". One that changes the forward
-("forward") may leave a pair that is consistent, a right gradient of a wrong function, at which no checker of
-pairs can take offence: how many of those there are is not known, so they are counted apart.
+the forward as it is makes the pair wrong for certain: these are "backward". One that changes the forward may
+leave a consistent pair, the right gradient of a wrong function, at which a checker of pairs takes no offence.
+Under "forward" are those of them that two of the libraries, at least, find inconsistent.
 
 - killed: found wrong in at least one draw in which the same checker accepts the right pair.
 - per check: the fraction of single checks of backward mistakes that are found, as one draw is all that a
@@ -199,28 +199,55 @@ class Run:
             self.answers.append(Answer(inputs, case, pair.seed, mutant, name, verdict, seconds))
 
 
-def summary(run: Run, inputs: str, checker: str) -> dict[str, Any]:
-    """Return the figures of one checker on one kind of inputs."""
+def kills(run: Run, inputs: str, checker: str) -> list[Answer]:
+    """Return the answers that blame a mistake, on draws on which the same checker accepts the right pair."""
+    answers = [answer for answer in run.answers if (answer.inputs, answer.checker) == (inputs, checker)]
+    accepted = {
+        (answer.case, answer.seed)
+        for answer in answers
+        if answer.mutant is None and answer.verdict == "right"
+    }
+    return [
+        answer
+        for answer in answers
+        if answer.mutant is not None and answer.verdict == "wrong" and (answer.case, answer.seed) in accepted
+    ]
+
+
+def inconsistent_forwards(run: Run, kinds: Sequence[str]) -> set[str]:
+    """Return the mistakes in a forward for which two libraries (or the only one) blame the pair."""
+    accusers: dict[str, set[str]] = defaultdict(set)
+    for checker in run.checkers:
+        for inputs in kinds:
+            for answer in kills(run, inputs, checker):
+                accusers[str(answer.mutant)].add(library_of(checker))
+    enough = min(2, len({library_of(checker) for checker in run.checkers}))
+    return {mutant for mutant, found in accusers.items() if len(found) >= enough} & run.changes_forward
+
+
+def library_of(checker: str) -> str:
+    """Return whose the checker is: torch's two modes make one witness."""
+    return checker.split()[0]
+
+
+def summary(run: Run, inputs: str, checker: str, forward: set[str]) -> dict[str, Any]:
+    """Return the figures of one checker on one kind of inputs; ``forward`` from `inconsistent_forwards`."""
     answers = [answer for answer in run.answers if (answer.inputs, answer.checker) == (inputs, checker)]
     right = [answer for answer in answers if answer.mutant is None]
     wrong = [answer for answer in answers if answer.mutant is not None]
-    accepted = {(answer.case, answer.seed) for answer in right if answer.verdict == "right"}
-    kills = [
-        answer for answer in wrong if answer.verdict == "wrong" and (answer.case, answer.seed) in accepted
-    ]
-    killed = {str(answer.mutant) for answer in kills}
-    backward = [answer for answer in wrong if answer.mutant not in run.changes_forward]
-    found = [answer for answer in kills if answer.mutant not in run.changes_forward]
-    known = set().union(*run.visible.values())
+    found = kills(run, inputs, checker)
+    killed = {str(answer.mutant) for answer in found}
+    backward = set().union(*run.visible.values()) - run.changes_forward
     return {
-        "backward_killed": len(killed - run.changes_forward),
-        "backward": len(known - run.changes_forward),
-        "backward_missed": sorted(known - run.changes_forward - killed),
-        "forward_killed": len(killed & run.changes_forward),
-        "forward": len(run.changes_forward),
-        "forward_missed": sorted(run.changes_forward - killed),
-        "checks_found": len(found),
-        "checks": len(backward),
+        "backward_killed": len(killed & backward),
+        "backward": len(backward),
+        "backward_missed": sorted(backward - killed),
+        "forward_killed": len(killed & forward),
+        "forward": len(forward),
+        "forward_missed": sorted(forward - killed),
+        "blamed_alone": sorted(killed & run.changes_forward - forward),
+        "checks_found": sum(answer.mutant in backward for answer in found),
+        "checks": sum(answer.mutant in backward for answer in wrong),
         "false_alarms": sum(answer.verdict == "wrong" for answer in right),
         "false_alarm_draws": sorted(f"{a.case}, seed {a.seed}" for a in right if a.verdict == "wrong"),
         "inconclusive_right": sum(answer.verdict == "inconclusive" for answer in right),
@@ -282,7 +309,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--draws", type=int, default=3, help="inputs drawn for each case (default: 3)")
+    parser.add_argument("--draws", type=int, default=2, help="inputs drawn for each case (default: 2)")
     parser.add_argument(
         "--inputs", nargs="+", choices=op_pairs.INPUTS, default=op_pairs.INPUTS, help="default: all three"
     )
@@ -319,7 +346,10 @@ def main() -> None:
     with threadpool_limits(1), np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
         require_that_they_work(checkers, every)
         done = run.run(arguments.inputs, arguments.draws)
-    figures = {kind: {name: summary(run, kind, name) for name in checkers} for kind in arguments.inputs}
+    forward = inconsistent_forwards(run, arguments.inputs)
+    figures = {
+        kind: {name: summary(run, kind, name, forward) for name in checkers} for kind in arguments.inputs
+    }
     known = set().union(*run.visible.values())
     facts = {
         "versions": versions,
@@ -327,6 +357,7 @@ def main() -> None:
         "machine": machine(),
         "mutants": len(chosen),
         "without_effect": sorted({mutant.id for mutant in chosen} - known),
+        "forward_consistent": sorted(run.changes_forward - forward),
         "visible": {kind: len(run.visible[kind]) for kind in arguments.inputs},
         "draws": arguments.draws,
         "problems": done,
@@ -341,7 +372,8 @@ def main() -> None:
         return
     print(f"{', '.join(versions)}; {machine()}")
     print(
-        f"{len(chosen)} mutants, of which {len(known)} change a value or a gradient; "
+        f"{len(chosen)} mutants, of which {len(known)} change a value or a gradient, "
+        f"{len(facts['forward_consistent'])} of them consistently; "
         f"{arguments.draws} draws of each case; {facts['seconds']:.0f} s"
     )
     if done < facts["problems_wanted"]:
@@ -356,11 +388,13 @@ def main() -> None:
 def print_lists(facts: dict[str, Any]) -> None:
     """Print the ids behind the figures."""
     print(f"\nwithout effect: {', '.join(facts['without_effect'])}")
+    print(f"\nconsistent: {', '.join(facts['forward_consistent'])}")
     for kind, figures in facts["inputs"].items():
         for name, found in figures.items():
             print(f"\n{name}, {kind} inputs")
             print(f"  backward, missed: {', '.join(found['backward_missed']) or 'none'}")
-            print(f"  forward, not killed: {', '.join(found['forward_missed']) or 'none'}")
+            print(f"  forward, missed: {', '.join(found['forward_missed']) or 'none'}")
+            print(f"  blamed by no other: {', '.join(found['blamed_alone']) or 'none'}")
             print(f"  false alarms: {'; '.join(found['false_alarm_draws']) or 'none'}")
 
 

@@ -21,7 +21,7 @@ def test_kills_and_false_alarms():
     }
     run = bench_checkers.Run(checkers, MUTANTS, seconds=float("inf"))
     run.run(["rich"], draws=1)
-    found = {name: bench_checkers.summary(run, "rich", name) for name in checkers}
+    found = {name: bench_checkers.summary(run, "rich", name, set()) for name in checkers}
     assert [found[name]["backward"] for name in found] == [3, 3, 3]
     assert [found[name]["backward_killed"] for name in found] == [3, 0, 0]
     assert [found[name]["false_alarms"] for name in found] == [0, 0, 2]  # with and without a bias
