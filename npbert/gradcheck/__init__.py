@@ -11,6 +11,8 @@ any correct pair has in common: the adjoint identity, Taylor's remainder, linear
 shapes and dtypes, inputs left alone, the same result twice.
 
 ``npbert.gradcheck.suite`` is the table of checks over this package's own ops, layers and heads.
+``npbert.gradcheck.strategies`` draws inputs on which mistakes show, for tests with hypothesis;
+``npbert.gradcheck.html`` makes a page of reports; pytest has the fixture ``gradcheck`` (``pytest_npbert``).
 """
 
 from npbert.gradcheck.check import check
