@@ -19,6 +19,8 @@ EXTRAS = {
     "lint": ["ruff>=0.6", "mypy>=1.11", "pytest>=8", "hypothesis>=6.100"],
     # Only for comparisons; the default tests pass without any of these.
     "oracle": ["torch", "transformers>=5", "tokenizers>=0.20", "sentence-transformers>=5"],
+    # The checkers of gradients that benchmarks/bench_checkers.py compares npbert's with.
+    "peers": ["torch", "jax", "autograd"],
 }
 
 setup(

@@ -1,5 +1,6 @@
 """Checkers of gradients side by side: the same wrong backward passes, the same inputs, in one run.
 
+    pip install ".[peers]"
     python benchmarks/bench_checkers.py [--draws 2] [--inputs rich bland summed] [--only 'layernorm-*']
                                         [--budget SECONDS] [--verbose] [--json [FILE]]
 
@@ -10,10 +11,11 @@ documentation recommends, with its own default tolerances, in float64 and on one
 masks and options are closed over, so each of them can be asked about every op.
 
 The inputs are of three kinds (op_pairs.py says which): rich, bland, and bland with the sum as the loss.
-A mistake that changes no value and no gradient on an input is not held against anyone there. One that leaves
-the forward as it is makes the pair wrong for certain: these are "backward". One that changes the forward may
-leave a consistent pair, the right gradient of a wrong function, at which a checker of pairs takes no offence.
-Under "forward" are those of them that two of the libraries, at least, find inconsistent.
+Nobody is asked about a mistake on inputs on which it changes no value and no gradient: one that no draw of a
+kind shows is missed by all of them there, and one that shows nowhere is left out. A mistake that leaves the
+forward as it is makes the pair wrong for certain: these are "backward". One that changes the forward may
+leave a consistent pair, the right gradient of a wrong function, at which a checker of pairs takes no offence;
+under "forward" are those of them that two of the libraries, at least, find inconsistent.
 
 - killed: found wrong in at least one draw in which the same checker accepts the right pair.
 - per check: the fraction of single checks of backward mistakes that are found, as one draw is all that a
