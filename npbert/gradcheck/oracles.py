@@ -134,7 +134,9 @@ def ridders(terms: Terms, first_step: float = 0.1, levels: int = 11) -> Estimate
             estimate = Estimate(float(value), float(np.max(np.abs(value - parents))), float(floors[level]))
             if estimate.error + estimate.floor < best.error + best.floor:
                 best = estimate
-    return Estimate(best.value, max(best.error, _jump(bends)), best.floor)
+    return Estimate(
+        best.value, max(best.error, _jump(bends), _drift(table[:, 0], best.value, floors)), best.floor
+    )
 
 
 def _noise(table: NDArray[Any], steps: NDArray[Any]) -> float:
@@ -144,6 +146,17 @@ def _noise(table: NDArray[Any], steps: NDArray[Any]) -> float:
     computes in float32 has a thousand million times the noise that float64 lets one expect.
     """
     return float(np.median(np.abs(np.diff(table[-5:, 2])) * steps[-4:]))
+
+
+def _drift(differences: NDArray[Any], value: float, floors: NDArray[Any]) -> float:
+    """Return how far the differences move away from the value as the steps shrink; 0 where they approach it.
+
+    They move away where the function bends within the smallest step, as tanh(1e9 t) does: no step is then
+    small enough, and the differences at all of them are consistent, and wrong.
+    """
+    gaps = np.abs(differences - value)
+    moves_away = gaps[-1] > max(gaps[-2], 10 * floors[-1])
+    return float(gaps[-1]) if moves_away else 0.0
 
 
 def _jump(bends: NDArray[Any]) -> float:
@@ -162,10 +175,12 @@ def contradiction(terms: Terms, derivative: float, scale: float) -> float | None
     This is how a forward that is not analytic (``abs``, ``np.var``, ``.real``) is told from one that is: the
     complex step then returns a wrong number without any other sign. Central differences at several steps
     each come with a bound: their asymmetry (the difference of the two one-sided derivatives, which also sees
-    kinks) plus round-off. The best of them decides; the first good one that agrees ends the search.
+    kinks) plus round-off. The first good one that agrees ends the search. Else the best of them decides, if
+    another confirms it: where they differ from step to step, the function bends within the steps.
     """
     center = np.asarray(terms(0.0))
-    best, best_bound = derivative, float("inf")
+    size = EPS * float(np.sum(np.abs(center)))
+    found = []
     for step in (1e-5 * scale, 1e-4 * scale, 1e-6 * scale, 1e-3 * scale, 1e-7 * scale, 1e-8 * scale):
         plus, minus = np.asarray(terms(step)), np.asarray(terms(-step))
         change = plus - minus
@@ -174,9 +189,12 @@ def contradiction(terms: Terms, derivative: float, scale: float) -> float | None
         bound = 10 * (asymmetry + 10 * EPS * float(np.sum(np.abs(plus[change != 0]))) / step)
         if abs(difference - derivative) <= bound <= 1e-2 * abs(derivative):
             return None
-        if bound < best_bound:
-            best, best_bound = difference, bound
-    # What cancels to zero is round-off in the complex step, and may be exactly zero in the differences.
-    round_off = 100 * EPS * float(np.sum(np.abs(center))) / scale
-    tolerance = best_bound + round_off + 1e-6 * max(abs(best), abs(derivative))
-    return best if abs(best - derivative) > tolerance else None
+        # A change smaller than the last digit of a term is lost, and then not among those that changed.
+        found.append((bound, difference, 10 * size / step))
+    bound, best, round_off = min(found)
+    confirmed = any(
+        abs(other - best) <= bound + other_bound + 1e-3 * abs(best)
+        for other_bound, other, _ in sorted(found)[1:]
+    )
+    tolerance = bound + round_off + 1e-6 * max(abs(best), abs(derivative))
+    return best if confirmed and abs(best - derivative) > tolerance else None

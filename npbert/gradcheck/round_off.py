@@ -4,8 +4,8 @@ Where a gradient is the small difference of large terms (a layernorm over two fe
 its round-off is large beside it, and no comparison can be stricter than that. A checker that does not know
 the terms has two ways to see it:
 
-- *Shake* arguments and cotangents by a few eps and look at what that changes: other roundings of the same
-  computation, or the sensitivity of the gradient to its arguments, which limits it as well.
+- *Shake* arguments, cotangents and the cache by a few eps and look at what that changes: other roundings of
+  the same computation, or the sensitivity of the gradient to numbers that are rounded themselves.
 - *Scale*: a gradient so small that moving the argument by its own size changes the outputs by less than
   their last digit is made of terms that cancel. This sees saturation, which shaking does not: there the
   intermediate results round the same way every time.
@@ -15,6 +15,7 @@ second allowance is limited to a thousandth of the gradient.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,10 @@ LAST_DIGITS, SHARE = 4 * EPS, 1e-3
 
 
 def round_off(
-    objective: Objective, gradients: Sequence[Array], base: Sequence[Array], rng: np.random.Generator
+    objective: Objective,
+    gradients: Sequence[Array],
+    base: Sequence[Array],
+    rng: np.random.Generator,
 ) -> list[Array]:
     """Return the round-off of every entry of every gradient, the same throughout a row.
 
@@ -55,23 +59,37 @@ def round_off(
 
 
 def _moves(objective: Objective, gradients: Sequence[Array], rng: np.random.Generator) -> list[Array]:
-    """Return how far each entry moves at most when arguments and cotangents are shaken."""
-
-    def shaken(value: Array) -> Array:
-        return np.asarray(value * (1 + SHAKEN_BY * rng.uniform(-1, 1, value.shape)))
-
+    """Return how far each entry moves at most when arguments, cotangents and cache are shaken."""
+    pair = objective.pair
     moves = [np.zeros(gradient.shape) for gradient in gradients]
     for _ in range(SHAKES):
-        cotangents = [None if dout is None else shaken(dout) for dout in objective.cotangents]
-        values = [shaken(value) for value in objective.values]
+        cotangents = [_shaken(dout, rng) for dout in objective.cotangents]
+        values = [_shaken(value, rng) for value in objective.values]
         try:
-            found = objective.pair.gradients_at(values, cotangents)
+            forward = pair.forward(pair.arguments(values))
+            found = pair.gradients(cotangents, replace(forward, cache=_shaken(forward.cache, rng)))
         except BrokenPair:
             continue
         for number, (gradient, moved) in enumerate(zip(gradients, found, strict=True)):
             if _is_finite(moved) and np.shape(moved) == gradient.shape:
                 moves[number] = np.fmax(moves[number], np.abs(moved - gradient))
     return moves
+
+
+def _shaken(value: Any, rng: np.random.Generator) -> Any:
+    """Return a copy in which every floating-point array is shaken, in tuples, lists and dictionaries too.
+
+    Whatever else a cache may hold stays what it is.
+    """
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+        return np.asarray(value * (1 + SHAKEN_BY * rng.uniform(-1, 1, value.shape)), dtype=value.dtype)
+    if type(value) is dict:
+        return {key: _shaken(one, rng) for key, one in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(_shaken(one, rng) for one in value))
+    if type(value) in (tuple, list):
+        return type(value)(_shaken(one, rng) for one in value)
+    return value
 
 
 def _is_finite(value: Any) -> bool:
