@@ -87,7 +87,8 @@ def ridders(terms: Terms, first_step: float = 0.1, levels: int = 11) -> Estimate
     answer, and that change its error estimate.
 
     Where the left and right derivatives differ (a relu at 0), the central difference converges to their mean
-    without complaint. Half the jump is then the error estimate: see `_jump`.
+    without complaint. Half the jump is then the error estimate: see `_jump`. Where it bends within the
+    smallest step, no step is small enough: see `_drift`.
 
     Parameters
     ----------
@@ -134,9 +135,8 @@ def ridders(terms: Terms, first_step: float = 0.1, levels: int = 11) -> Estimate
             estimate = Estimate(float(value), float(np.max(np.abs(value - parents))), float(floors[level]))
             if estimate.error + estimate.floor < best.error + best.floor:
                 best = estimate
-    return Estimate(
-        best.value, max(best.error, _jump(bends), _drift(table[:, 0], best.value, floors)), best.floor
-    )
+    error = max(best.error, _jump(bends), _drift(table[:, 0], best.value))
+    return Estimate(best.value, error, best.floor)
 
 
 def _noise(table: NDArray[Any], steps: NDArray[Any]) -> float:
@@ -148,15 +148,15 @@ def _noise(table: NDArray[Any], steps: NDArray[Any]) -> float:
     return float(np.median(np.abs(np.diff(table[-5:, 2])) * steps[-4:]))
 
 
-def _drift(differences: NDArray[Any], value: float, floors: NDArray[Any]) -> float:
+def _drift(differences: NDArray[Any], value: float) -> float:
     """Return how far the differences move away from the value as the steps shrink; 0 where they approach it.
 
-    They move away where the function bends within the smallest step, as tanh(1e9 t) does: no step is then
-    small enough, and the differences at all of them are consistent, and wrong.
+    They move away, step by step and in one direction, where the function bends within the smallest step, as
+    tanh(1e9 t) does: no step is then small enough. Round-off moves them too, but to and fro.
     """
-    gaps = np.abs(differences - value)
-    moves_away = gaps[-1] > max(gaps[-2], 10 * floors[-1])
-    return float(gaps[-1]) if moves_away else 0.0
+    gaps = (differences - value)[-5:]
+    moves_away = np.all(gaps[1:] * np.sign(gaps[-1]) > 1.05 * np.abs(gaps[:-1]))
+    return float(np.abs(gaps[-1])) if moves_away else 0.0
 
 
 def _jump(bends: NDArray[Any]) -> float:
@@ -192,9 +192,6 @@ def contradiction(terms: Terms, derivative: float, scale: float) -> float | None
         # A change smaller than the last digit of a term is lost, and then not among those that changed.
         found.append((bound, difference, 10 * size / step))
     bound, best, round_off = min(found)
-    confirmed = any(
-        abs(other - best) <= bound + other_bound + 1e-3 * abs(best)
-        for other_bound, other, _ in sorted(found)[1:]
-    )
+    confirmed = any(abs(other - best) <= bound + 1e-2 * abs(best) for _, other, _ in sorted(found)[1:])
     tolerance = bound + round_off + 1e-6 * max(abs(best), abs(derivative))
     return best if confirmed and abs(best - derivative) > tolerance else None
