@@ -189,6 +189,8 @@ def _show_unsolved(task: Exercise, result: Result, path: Path) -> None:
     if result.mistake:
         paragraph(f"Your gradients equal those of the backward that {result.mistake}:", "bad")
         paragraph(result.diagnosis)
+    elif result.diagnosis:
+        paragraph(f"What it looks like: {result.diagnosis}.")
     if result.problem is not None:
         _show_problem(result)
     for note in result.notes:

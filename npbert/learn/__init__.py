@@ -5,6 +5,6 @@ named line at a time. *Hunts* (`npbert.learn.hunts`): a backward has a bug, and 
 *Fools* (`npbert.learn.fools`): write a backward that is wrong, and that a weak check passes.
 
 `exercise.py` and `fooling.py` say what an exercise is; `checking.py` checks a file, with `tracing.py` for its
-lines and `mistakes.py` for what went wrong; `runner.py` and `worker.py` do so in a process of its own;
+lines, the gradient check for what went wrong; `runner.py` and `worker.py` do so in a process of its own;
 `whole_bert.py` and `engine.py` join the learner's functions to a BERT and train it.
 """

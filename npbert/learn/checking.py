@@ -1,20 +1,20 @@
 """Checking a learner's file: runs, lines, gradients, and which known mistake they show."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
 
-from npbert.gradcheck import Report, check
+from npbert.gradcheck import Mistake, Report, check
 from npbert.learn.exercise import NO_LINES, Exercise, prescribed_lines
 from npbert.learn.learner_file import LearnerError, LearnerFile, Problem, problem_of, run_file
-from npbert.learn.mistakes import Mistake, matching_mistake, same_array
 from npbert.learn.result import Result
+from npbert.learn.same import same_array
 from npbert.learn.tracing import Trace, judge_lines, reference_values, traced_call, unfilled_lines
 
 # The properties of a gradient that the checker tests, as problems that a learner is told by name.
@@ -127,7 +127,11 @@ def argument_names(exercise: Exercise) -> list[str]:
 
 
 def gradient_report(
-    exercise: Exercise, pair: Pair, args: tuple[Any, ...], names: Sequence[str] | None = None
+    exercise: Exercise,
+    pair: Pair,
+    args: tuple[Any, ...],
+    names: Sequence[str] | None = None,
+    mistakes: Sequence[Mistake] = (),
 ) -> Report:
     """Run the gradient check on one case of an exercise."""
     forward = pair.forward
@@ -140,6 +144,7 @@ def gradient_report(
         names=argument_names(exercise) if names is None else names,
         seed=SEED,
         structural_zeros=exercise.structural_zeros,
+        mistakes=mistakes,
     )
 
 
@@ -227,22 +232,18 @@ def _compare(
 ) -> Result:
     """Hold the learner's gradients against the oracle, and against the known mistakes."""
     names = argument_names(exercise)
+    pair, mistakes = _with_solution(exercise, pair, ops)
     for run in runs:
-        report = gradient_report(exercise, pair, run.args, names)
+        report = gradient_report(exercise, pair, run.args, names, mistakes)
         if report.ok:
             continue
-        mistake = matching_mistake(
-            known_mistakes(exercise, ops),
-            [one.trace.returned for one in runs],
-            list(_solution_inputs(exercise, runs, ops)),
-        )
         problem = _first_problem(report)
         return Result(
             exercise.name,
             "wrong" if problem is None else "broken",
             problem,
-            "" if mistake is None else mistake.name,
-            "" if mistake is None else mistake.description,
+            _mistake(report),
+            report.diagnosis,
             _lines(exercise, file, run),
             report.to_dict(),
             describe_arguments(names, run.args),
@@ -250,13 +251,31 @@ def _compare(
     return Result(exercise.name, "solved", lines=_lines(exercise, file, runs[0]))
 
 
-def _solution_inputs(
-    exercise: Exercise, runs: Sequence[_Run], ops: ModuleType | None
-) -> Iterator[tuple[Any, Any]]:
-    """Yield each case's cotangent, and the solution's cache: a learner's may hold other things."""
-    forward = solution_pair(exercise, ops=ops).forward
-    for run in runs:
-        yield run.dy, forward(*_copies(run.args))[1]
+def _with_solution(exercise: Exercise, pair: Pair, ops: ModuleType | None) -> tuple[Pair, list[Mistake]]:
+    """Return the pair, and the known mistakes, with a cache that holds the solution's, too.
+
+    The mistakes are backwards of the solution's forward; a learner's may keep other things.
+    """
+    solution = solution_pair(exercise, ops=ops).forward
+
+    @wraps(pair.forward)
+    def forward(*args: Any) -> tuple[Any, tuple[Any, Any]]:
+        output, cache = pair.forward(*args)
+        return output, (cache, solution(*args)[1])
+
+    @wraps(pair.backward)
+    def backward(dy: Any, caches: tuple[Any, Any]) -> Any:
+        return pair.backward(dy, caches[0])
+
+    def given_solution(mistake: Mistake) -> Mistake:
+        return mistake._replace(backward=lambda dy, caches: mistake.backward(dy, caches[1]))
+
+    return Pair(forward, backward), [given_solution(one) for one in known_mistakes(exercise, ops)]
+
+
+def _mistake(report: Report) -> str:
+    """Return the name of the known mistake that explains all gradients; empty if there is none."""
+    return next((found.mistake for found in report.diagnoses[:1] if found.confidence == 1), "")
 
 
 def _first_problem(report: Report) -> Problem | None:

@@ -27,7 +27,7 @@ from npbert.learn.exercises import (
     SOFTMAX,
     TIED_DECODER,
 )
-from npbert.learn.mistakes import same_array
+from npbert.learn.same import same_array
 
 CHOICES: Final = 5
 SHOWN_ROWS, SHOWN_COLUMNS = 4, 6

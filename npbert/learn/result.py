@@ -25,7 +25,7 @@ class Result:
     mistake : str
         The known mistake that the gradients equal: what it does. Empty if there is none.
     diagnosis : str
-        Why it is one.
+        Why it is one; where there is none, what the error looks like.
     lines : tuple of LineResult
         The learner's backward, judged line by line.
     report : dict or None

@@ -12,7 +12,7 @@ import numpy as np
 
 from npbert.learn.exercise import PrescribedLine, bound_names, find_function
 from npbert.learn.learner_file import LearnerFile
-from npbert.learn.mistakes import same_array, tolerance
+from npbert.learn.same import same_array, tolerance
 
 Mark = Literal["", "ok", "differs", "wrong shape", "follows", "to do", "error"]
 
