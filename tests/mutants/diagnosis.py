@@ -18,12 +18,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from npbert.gradcheck import Mistake, Report, check, contracts
+from npbert.gradcheck import Mistake, Report, check
 from npbert.gradcheck.objective import Objective
 from npbert.gradcheck.oracles import complex_step
 from npbert.gradcheck.pair import Pair, find_leaves
@@ -122,7 +123,8 @@ class _Source(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
 def mutated_problems(mutant: Mutant) -> Iterator[Callable[[str], Problem]]:
     """Import a second npbert, with the mistake in it; yield what draws the cases of its suite.
 
-    What it yields raises ValueError for a case that the mistake has removed. The package as it is comes back afterwards.
+    What it yields raises ValueError for a case that the mistake has removed. The package as it is comes back
+    afterwards.
     """
     name = mutant.file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
     finder = _Source(name, ROOT / mutant.file, apply(mutant, source(mutant)))
@@ -145,15 +147,28 @@ def cases_of(mutant: Mutant) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-class Situation:
-    """A problem in float64, with the cotangents that the checker draws for it."""
+@cache
+def cotangents_of(case: str) -> list[Any]:
+    """Return the cotangents that the checker draws for a case, as its backward gets them."""
+    problem, seen = draw_problem(case, SEED), []
 
-    def __init__(self, problem: Problem) -> None:
+    def spy(doutput: Any, cache: Any) -> Any:
+        seen.append(doutput if isinstance(doutput, tuple) else (doutput,))
+        return problem.backward(doutput, cache)
+
+    zeros = problem.structural_zeros
+    check(problem.fn, spy, problem.args, seed=SEED, max_coordinates=1, structural_zeros=zeros)
+    return [None if one is None else one.copy() for one in seen[0]]
+
+
+class Situation:
+    """A case in float64, with the cotangents that the checker draws for it."""
+
+    def __init__(self, case: str, problem: Problem) -> None:
         leaves = find_leaves(problem.fn, problem.args, None)
         self.pair = Pair(problem.fn, problem.backward, problem.args, leaves)
         self.values = [leaf.value.astype(np.float64) for leaf in leaves]
-        outputs = self.pair.forward(self.pair.arguments(self.values)).outputs
-        self.cotangents = contracts.draw_cotangents(outputs, np.random.default_rng(SEED))
+        self.cotangents = cotangents_of(case)
 
     def gradients(self) -> list[Any]:
         """Return what the backward gives."""
@@ -196,7 +211,7 @@ def show(mutant: Mutant, originals: dict[str, list[Any]]) -> list[Shown] | str:
     shown, consistent = [], False
     for case in cases_of(mutant):
         if case not in originals:
-            originals[case] = Situation(draw_problem(case, SEED)).gradients()
+            originals[case] = Situation(case, draw_problem(case, SEED)).gradients()
     with mutated_problems(mutant) as draw, np.errstate(all="ignore"):
         for case in cases_of(mutant):
             try:
@@ -204,7 +219,7 @@ def show(mutant: Mutant, originals: dict[str, list[Any]]) -> list[Shown] | str:
             except ValueError:
                 continue
             try:
-                situation = Situation(problem)
+                situation = Situation(case, problem)
                 gradients = situation.gradients()
             except Exception:  # whatever the mistake makes it raise
                 shown.append(Shown(case, None))
@@ -282,7 +297,7 @@ def score(mutant: Mutant, shown: Sequence[Shown], wrong_there: dict[str, dict[Mu
     """
     result = Score(mutant.id, mutant.file, "scored", mutant.diagnosis)
     for one in shown:
-        situation = Situation(draw_problem(one.case, SEED))
+        situation = Situation(one.case, draw_problem(one.case, SEED))
         candidates = wrong_there.get(one.case, {})
         mistakes = [known_mistake(other, found, situation) for other, found in candidates.items()]
         report = examine(mutant, one.case, mistakes)
