@@ -484,10 +484,25 @@ def test_a_sum_too_many():
     assert report.diagnoses[0].kind == "sum too many"
 
 
-def test_the_padding_row():
+def test_a_row_that_does_not_occur():
     fn, backward, args = lookup(0)
     report = check(fn, on(0, lambda g, *_: rows_set(g, 0, 1.0))(backward), args)
     assert report.diagnosis == "dwords is wrong only in the first 1 of 7 rows"
+
+
+def test_the_padding_row():
+    fn, backward, args = lookup(0)
+
+    def pads_with_row_four(words):
+        output, cache = fn(words)
+        return output, cache._replace(padding_idx=4)
+
+    def wrong_in_row_four(dy, cache):
+        gradient = backward(dy, cache._replace(padding_idx=None))
+        return rows_set(gradient, 4, np.arange(5.0))
+
+    report = check(pads_with_row_four, wrong_in_row_four, args)
+    assert report.diagnosis == "dwords is wrong only in row 4, which is cache.padding_idx"
 
 
 def test_the_suite_reports_nothing_where_nothing_is_wrong():

@@ -78,6 +78,7 @@ PATTERNS: tuple[Pattern, ...] = (
     places.reordered,
     terms.term,
     terms.term_in_rows,
+    support.padding_row,
     support.repeated_ids,
     support.places,
     support.value_range,

@@ -38,6 +38,18 @@ def repeated_ids(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
         return
 
 
+def padding_row(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
+    """Only the row of a table is wrong that stands for padding."""
+    rows = _wrong_slices(wrong, 0)
+    if wrong.error.ndim != 2 or rows is None or rows.sum() != 1 or len(rows) < 3:
+        return
+    row = int(np.argmax(rows))
+    for name, index in around.indices.items():
+        if index == row and "pad" in name:
+            yield Clue("padding", f"is wrong only in row {row}, which is {name}", 1.0, {"row": float(row)})
+            return
+
+
 def places(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
     """Only the entries are wrong that a mask, labels or ids point at."""
     share = {"fraction wrong": float(np.mean(wrong.differs))}

@@ -40,6 +40,8 @@ class Surroundings:
         Arrays of ids, labels or booleans, among the arguments and in the cache.
     numbers : mapping of str to float
         Floating-point numbers, likewise.
+    indices : mapping of str to int
+        Whole numbers: the index of the padding, for example.
     right : mapping of str to ndarray
         The right gradients, as far as they are known, by the names of their tensors.
     """
@@ -51,6 +53,7 @@ class Surroundings:
     integers: tuple[Named, ...]
     masks: tuple[Named, ...]
     numbers: Mapping[str, float]
+    indices: Mapping[str, int] = field(default_factory=dict)
     right: Mapping[str, Array] = field(default_factory=dict)
 
     @property
@@ -90,6 +93,7 @@ def survey(
         integers=tuple(_different(integers)),
         masks=tuple(_different([*masks, *_zeros_and_ones(integers)])),
         numbers={entry.name: float(entry.value) for entry in (*found, *kept) if _is_float(entry.value)},
+        indices={entry.name: entry.value for entry in (*found, *kept) if _is_index(entry.value)},
     )
 
 
@@ -128,7 +132,7 @@ def lengths(surroundings: Surroundings) -> Iterator[tuple[int, str]]:
 
 def _walk(name: str, value: Any, depth: int = 0) -> Iterator[_Found]:
     """Yield the arrays and numbers in a cache, under the names by which a program gets at them."""
-    if isinstance(value, (np.ndarray, float, np.generic)):
+    if isinstance(value, (np.ndarray, np.generic, float, int)):
         yield _Found(name, value)
     elif depth < 8 and isinstance(value, tuple) and hasattr(value, "_fields"):
         for key, entry in zip(value._fields, value, strict=True):
@@ -171,3 +175,7 @@ def _is_float(value: Any) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim == 0 and value.dtype.kind == "f"
     return isinstance(value, (float, np.floating))
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
