@@ -114,18 +114,24 @@ def declared_zeros(
     return found
 
 
-def reproduce(fn: Any, backward: Any, options: Mapping[str, Any]) -> str:
+def reproduce(
+    fn: Any,
+    backward: Any,
+    options: Mapping[str, Any],
+    function: str = "check",
+    defaults: Mapping[str, Any] = DEFAULTS,
+) -> str:
     """Return the call as a line of Python, without the options that were left at their defaults."""
     extra = "".join(
         f", {key}={_written(value)}"
         for key, value in options.items()
-        if key != "seed" and value != DEFAULTS[key]
+        if key != "seed" and value != defaults[key]
     )
     functions = [fn, *([] if backward is None else [backward])]
     is_object = backward is None and not hasattr(fn, "__name__")
     written = [f"{name_of(function)}{'(...)' if is_object else ''}" for function in functions]
     args = "args=args" if backward is None else "args"
-    call = f"npbert.gradcheck.check({', '.join(written)}, {args}, seed={options['seed']}{extra}"
+    call = f"npbert.gradcheck.{function}({', '.join(written)}, {args}, seed={options['seed']}{extra}"
     sources = [type(fn)] if is_object else functions
     if not all(map(_is_global, sources)):
         return f"{call})"

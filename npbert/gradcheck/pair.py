@@ -96,6 +96,8 @@ class Pair:
         """
         try:
             returned = self.fn(*args)
+        except BrokenPair:
+            raise  # what moves the arrays to a device has found something
         except Exception as error:
             raise BrokenPair("forward runs", f"{name_of(self.fn)} raised {describe(error)}") from error
         if not isinstance(returned, tuple) or len(returned) != 2:
@@ -127,6 +129,8 @@ class Pair:
         """
         try:
             returned = self.backward(tuple(cotangents) if forward.is_tuple else cotangents[0], forward.cache)
+        except BrokenPair:
+            raise
         except Exception as error:
             raise BrokenPair("backward runs", f"{name_of(self.backward)} raised {describe(error)}") from error
         if not isinstance(returned, (tuple, list)):
