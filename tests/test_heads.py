@@ -221,8 +221,8 @@ def test_every_answer_counts_for_start_and_end(reduction):
     problem = Problem("question_answering", 16)
     labels = problem.prepared(start_positions=np.array([0, 2]), end_positions=np.array([3, 1]))
     _, head, _ = problem.forward(labels=labels, reduction=reduction)
-    start = oracles.cross_entropy_loop(head.logits["start_logits"], [0, 2], -100, reduction)
-    end = oracles.cross_entropy_loop(head.logits["end_logits"], [3, 1], -100, reduction)
+    start = oracles.cross_entropy_loop(head.logits["start_logits"], np.array([0, 2]), -100, reduction)
+    end = oracles.cross_entropy_loop(head.logits["end_logits"], np.array([3, 1]), -100, reduction)
     np.testing.assert_allclose(head.loss, (start + end) / 2, rtol=REORDERED)
 
 
