@@ -235,6 +235,11 @@ BUGS = [
     ("softmax correction", {"x"}, "probabilities p", softmax, on(0, lambda g, dy, c: dy * c.probs)),
     ("projection", {"x"}, "unit vector", l2_normalize, on(0, lambda g, dy, c: dy / c.divisor)),
     ("duplicate ids", {"words"}, "only the last of the rows", lookup, on(0, last_occurrence)),
+    ("absent ids", {"words"}, "do not occur in cache.input_ids", lookup,
+     on(0, lambda g, *_: rows_set(g, [0, 3, 5, 6], np.cos(np.arange(20.0)).reshape(4, 5)))),
+    ("row term", {"x"}, "in every row by a multiple of x", linear,
+     on(0, lambda g, dy, c: g + c.x * dy[..., :1])),
+    ("no gradient", {"bias"}, "dbias is not there", linear, on(2, lambda *_: None)),
     ("ignored labels", {"logits"}, "-100", cross_entropy,
      on(0, lambda g, *_: rows_set(g, [2, 5], 0.1 + g[0]))),
     ("labels", {"logits"}, "only at the class", cross_entropy,
@@ -278,15 +283,7 @@ def test_a_mistake_is_named_first(kind, tensors, words, pair, mistake, seed):
 
 
 def test_every_kind_has_a_test():
-    elsewhere = {
-        "known mistake",
-        "not zero",
-        "sum too many",
-        "row term",
-        "absent ids",
-        "padding",
-        "no gradient",
-    }
+    elsewhere = {"known mistake", "not zero", "not a zero", "sum too many", "padding"}
     assert {kind for kind, *_ in BUGS} | elsewhere == set(KINDS)
 
 
@@ -474,6 +471,12 @@ def test_a_gradient_that_should_be_zero():
 
     report = check(forward, lambda dy, c: (2 * c[0] * dy, c[1]), (draw(0, 4), draw(0, 3)))
     assert [(found.kind, found.tensors) for found in report.diagnoses] == [("not zero", ("unused",))]
+
+
+def test_a_structural_zero_that_is_none():
+    fn, backward, args = linear(0)
+    report = check(fn, backward, args, structural_zeros=("bias",))
+    assert [(found.kind, found.tensors) for found in report.diagnoses] == [("not a zero", ("bias",))]
 
 
 def test_a_sum_too_many():

@@ -85,8 +85,18 @@ def listed(names: Sequence[str]) -> str:
 
 
 def subject(names: Sequence[str]) -> str:
-    """Return the subject of a sentence in the singular about some gradients."""
-    gradients = [gradient_of(name) for name in names]
-    if len(gradients) > 4:
-        gradients = [*gradients[:3], f"{len(gradients) - 3} more"]
-    return gradients[0] if len(gradients) == 1 else f"each of {listed(gradients)}"
+    """Return the subject of a sentence in the singular about some gradients.
+
+    Examples
+    --------
+    >>> subject(["q", "k"])
+    'each of dq and dk'
+    >>> subject(["dense.weight", "dense.bias"])
+    'each of the gradients of dense.weight and dense.bias'
+    """
+    if len(names) == 1:
+        return gradient_of(names[0])
+    shown = [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else [*names]
+    if all(name.isidentifier() for name in names):
+        return f"each of {listed([f'd{name}' if name in names else name for name in shown])}"
+    return f"each of the gradients of {listed(shown)}"

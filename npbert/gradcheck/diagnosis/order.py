@@ -59,6 +59,7 @@ KINDS = (
     "precision",
     "approximation",
     "row sums",
+    "not a zero",
     "unknown",
 )
 MAX_EVALUATIONS = 1000  # of the forward, to learn the references that the comparison only sampled
@@ -165,8 +166,8 @@ def _structural(
     }
     for number in left:
         name = leaves[number].name
-        reference, known, doubt = _reference(objective, number, oracle, budget)
         gradient = returned.get(name)
+        reference, known, doubt = _reference(objective, number, gradient, oracle, budget)
         shaped = reference if gradient is None or gradient.shape != reference.shape else gradient
         wrong[name] = Wrong(name, shaped, reference, known, noise[number] + doubt)
         if known.all():
@@ -193,6 +194,10 @@ def _clues(
         return [Clue("no gradient", "is not there, or not an array of finite floating-point numbers", 0.5)]
     if gradient.shape != wrong.reference.shape:
         return list(places.wrong_shape(gradient, wrong.reference, around)) if wrong.known.all() else []
+    if not wrong.differs.any():
+        # Only a declaration can make a gradient fail that agrees with its reference.
+        text = "agrees with the oracle, and is not the structural zero that it is declared to be"
+        return [Clue("not a zero", text, 0.5)] if wrong.known.all() else []
     found = (clue for pattern in PATTERNS for clue in pattern(wrong, around))
     first = next(found, None) or next(forgotten, None)
     if first is not None:
@@ -221,6 +226,9 @@ def _joined(clues: Mapping[str, Sequence[Clue]]) -> list[Diagnosis]:
     unexplained = tuple(name for name, found in clues.items() if not found)
     if unexplained:
         sentence = f"no known pattern explains the error of {subject(unexplained).removeprefix('each of ')}"
+        if len(unexplained) > 1 and not all(name.isidentifier() for name in unexplained):
+            # Parameters come in the order of the forward: an error spreads from the last ones to the first.
+            sentence += f"; begin with the last, {unexplained[-1]}, as errors spread backwards"
         diagnoses.append(Diagnosis("unknown", unexplained, sentence, 0.0))
     return diagnoses
 
@@ -237,10 +245,12 @@ def _array(gradient: Any) -> Array | None:
     return value if np.all(np.isfinite(value)) else None
 
 
-def _reference(objective: Objective, number: int, oracle: str, budget: int) -> tuple[Array, Array, Array]:
+def _reference(
+    objective: Objective, number: int, gradient: Array | None, oracle: str, budget: int
+) -> tuple[Array, Array, Array]:
     """Ask the oracle about a leaf: its derivatives, where they are known, and their uncertainty.
 
-    Of a leaf with more entries than the budget, whole rows are taken: patterns are in rows.
+    Of a leaf with more entries than the budget allows for, whole rows are taken: patterns are in rows.
     """
     value = objective.values[number]
     reference, doubt = np.zeros(value.shape), np.zeros(value.shape)
@@ -248,7 +258,7 @@ def _reference(objective: Objective, number: int, oracle: str, budget: int) -> t
     width = value.shape[-1] if value.ndim else 1
     count = value.size // max(width, 1)
     affordable = max(1, min(count, budget // max(width, 1)))
-    rows = np.unique(np.linspace(0, count - 1, affordable).astype(int)) if value.size else np.arange(0)
+    rows = _rows(gradient, count, affordable) if value.size else np.arange(0)
     for row in rows:
         for column in range(width):
             index = tuple(int(i) for i in np.unravel_index(row * width + column, value.shape))
@@ -257,6 +267,18 @@ def _reference(objective: Objective, number: int, oracle: str, budget: int) -> t
                 reference[index], known[index] = estimate.value, True
                 doubt[index] = estimate.uncertainty
     return reference, known, doubt
+
+
+def _rows(gradient: Array | None, count: int, affordable: int) -> Array:
+    """Choose rows: half of them those with the largest gradient, the others evenly spread."""
+    if affordable >= count:
+        return np.arange(count)
+    spread = np.linspace(0, count - 1, affordable).astype(int)
+    if gradient is None or gradient.size % count or not gradient.size:
+        return np.unique(spread)
+    sizes = np.abs(gradient).reshape(count, -1).max(axis=1)
+    largest = np.argsort(sizes)[::-1][: (affordable + 1) // 2]
+    return np.unique(np.concatenate([largest, spread[::2]]))
 
 
 def _arguments(objective: Objective, names: Sequence[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from npbert.gradcheck.diagnosis.surroundings import IGNORED, Named, Surroundings
 from npbert.gradcheck.diagnosis.wrong import Wrong
 from npbert.gradcheck.pair import Array
 
+FEWEST = 5  # entries on either side of a threshold: fewer are there by chance too often
 VANISHING = 1e-6  # beside the largest error of a gradient
 FILLED = 0.5  # of the entries that a pattern says are wrong, the part that must be
 
@@ -52,6 +53,8 @@ def padding_row(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
 
 def places(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
     """Only the entries are wrong that a mask, labels or ids point at."""
+    if not _is_right_somewhere(wrong):
+        return
     share = {"fraction wrong": float(np.mean(wrong.differs))}
     for kind, text, pattern in _places(wrong, around):
         if _is(wrong.differs, pattern & wrong.known) and not np.all(pattern | ~wrong.known):
@@ -62,7 +65,7 @@ def places(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
 def value_range(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
     """Only the entries are wrong at which an argument is above, or below, some value."""
     bad, good = wrong.differs, wrong.known & ~wrong.differs
-    if np.sum(bad) < 2 or np.sum(good) < 2:
+    if min(np.sum(bad), np.sum(good)) < FEWEST:
         return
     sizes = np.abs(wrong.error[bad])
     if sizes.min() < VANISHING * sizes.max():
@@ -81,12 +84,12 @@ def value_range(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
                 return
             inside = (x >= x[bad].min()) & (x <= x[bad].max())
             outside = (x > x[good].max()) | (x < x[good].min())
-            if np.sum(bad) >= 4 and not np.any(inside & good):
+            if not np.any(inside & good):
                 low, high = float(x[bad].min()), float(x[bad].max())
                 text = f"is wrong only where {label} is between {low:.4g} and {high:.4g}"
                 yield Clue("value range", text, 1.0, {"from": low, "to": high})
                 return
-            if np.sum(good) >= 4 and np.all(outside[bad]):
+            if np.all(outside[bad]):
                 low, high = float(x[good].min()), float(x[good].max())
                 text = f"is right only where {label} is between {low:.4g} and {high:.4g}"
                 yield Clue("value range", text, 1.0, {"from": low, "to": high})
@@ -95,6 +98,8 @@ def value_range(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
 
 def tiles(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
     """Only the slices at an end of an axis are wrong, or one slice."""
+    if not _is_right_somewhere(wrong):
+        return
     if np.sum(wrong.differs) == 1 and wrong.known.sum() > 1:
         at = [int(i) for i in np.argwhere(wrong.differs)[0]]
         yield Clue("one slice", f"is wrong only in the entry {at}")
@@ -177,6 +182,11 @@ def _places(wrong: Wrong, around: Surroundings) -> Iterator[tuple[str, str, Arra
 def _spread(mask: Named, shape: tuple[int, ...]) -> Iterator[Array]:
     for aligned in alignments(mask.value.shape, shape):
         yield np.broadcast_to(mask.value.reshape(aligned), shape)
+
+
+def _is_right_somewhere(wrong: Wrong) -> bool:
+    """Tell whether there are right entries, and not only zeros that nothing could get wrong."""
+    return bool(np.any(wrong.known & ~wrong.differs & (wrong.reference != 0)))
 
 
 def _is(bad: Array, pattern: Array) -> bool:

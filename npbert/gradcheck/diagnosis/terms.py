@@ -101,7 +101,8 @@ def outer_product(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
     part = (left[:, :1] * sizes[0] @ right[:1]).reshape(wrong.error.shape)
     if wrong.fits(wrong.reference + part, rows + columns):
         text = "is off by the product of one column and one row: one term of a sum of such products"
-        yield Clue("rank one", text, wrong.explained(wrong.reference + part))
+        # True of many a small matrix for no reason: a hint.
+        yield Clue("rank one", text, 0.5, {"explained": wrong.explained(wrong.reference + part)})
 
 
 def sums_of_rows(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
