@@ -3,6 +3,7 @@
 import argparse
 import fnmatch
 import json
+import resource
 import signal
 import sys
 import tempfile
@@ -37,7 +38,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache", metavar="FOLDER", type=Path, default=CACHE, help="where results are kept")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write scores and results to a file")
     parser.add_argument(
-        "--timeout", type=float, default=Limits().first, help="seconds for the mirrored tests"
+        "--timeout",
+        type=float,
+        default=Limits().first,
+        help="seconds of processor time for the mirrored tests",
     )
     parser.add_argument("--no-baseline", action="store_true", help="do not run the package as it is first")
     parsed = parser.parse_args(arguments)
@@ -95,7 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = [mutant for mutant in mutants if not is_right(mutant, results[mutant.id])]
     print()
     print(table(lines))
-    print(f"{time.monotonic() - started:.0f} s")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = used.ru_utime + used.ru_stime
+    print(f"{time.monotonic() - started:.0f} s, {cpu:.0f} s of processor time")
     for mutant in wrong:
         claim = "said to be equivalent, but killed" if mutant.equivalent else results[mutant.id].outcome
         print(

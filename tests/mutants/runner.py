@@ -13,6 +13,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from tests.mutants import workspace as ws
 from tests.mutants.catalogue import Mutant, apply, source
 from tests.mutants.results import INVALID, KILLED, PASSED, TIMEOUT, Fingerprints, Result, Store
@@ -22,8 +24,12 @@ from tests.mutants.workspace import Workspace, first_failure, run_tests
 RELEVANT = ("tests/ops/", "tests/test_model", "tests/test_heads", "tests/test_bert", "tests/gradcheck/")
 
 
+# A test that waits for ever takes no processor time; it is stopped after this many times its limit.
+PATIENCE = 10
+
+
 class Limits(NamedTuple):
-    """Seconds after which a stage counts as a timeout."""
+    """Seconds of processor time after which a stage counts as a timeout."""
 
     first: float = 120.0
     second: float = 900.0
@@ -94,7 +100,10 @@ class Runner:
                         running[number] = self._start(self.queue.popleft(), place)
                 wait([entry.process.sentinel for entry in running.values()], timeout=1.0)
                 for number, entry in list(running.items()):
-                    if not entry.process.is_alive() or time.monotonic() - entry.started > entry.job.seconds:
+                    if (
+                        not entry.process.is_alive()
+                        or time.monotonic() - entry.started > PATIENCE * entry.job.seconds
+                    ):
                         del running[number]
                         self._finish(entry)
         finally:
@@ -124,7 +133,7 @@ class Runner:
             modules += ["npbert.bert", _module_name(job.mutant.file)]
         log = place.folder / "pytest.log"
         process = self.context.Process(
-            target=run_tests, args=(place.folder, job.tests, log, modules, self.seconds)
+            target=run_tests, args=(place.folder, job.tests, log, modules, self.seconds, job.seconds)
         )
         process.start()
         return _Running(job, process, time.monotonic(), log, restore)
@@ -138,14 +147,14 @@ class Runner:
             self.seconds |= json.loads(times.read_text(encoding="utf-8"))
         name = entry.job.mutant.id if entry.job.mutant else "the package as it is"
         status = entry.process.exitcode
-        if was_alive:
+        if was_alive or status == -signal.SIGXCPU:
             result = Result(name, TIMEOUT, f"stopped after {seconds:.0f} s", seconds)
-        elif status == 0:
+        elif status == pytest.ExitCode.OK:
             result = Result(name, PASSED, "", seconds)
-        elif status == ws.INVALID:
-            result = Result(name, INVALID, first_failure(entry.log), seconds)
-        else:
+        elif status in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
             result = Result(name, KILLED, first_failure(entry.log), seconds)
+        else:  # it cannot be imported, or something is wrong with the run: short memory, a missing file
+            result = Result(name, INVALID, f"exit status {status}: {first_failure(entry.log)}", seconds)
         if entry.job.mutant is not None or result.outcome == PASSED:
             self.store.put(entry.job.key, result)
         self._conclude(entry.job, result, is_new=True)

@@ -7,14 +7,16 @@ which saves a second or more each time. It imports npbert and the tests from the
 import contextlib
 import importlib
 import json
+import math
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import hypothesis
-import mpmath  # type: ignore[import-untyped]
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import Phase
@@ -95,16 +97,23 @@ class QuickFirst:
 
 
 def run_tests(
-    folder: Path, tests: Sequence[str], log: Path, modules: Sequence[str], seconds: Mapping[str, float]
+    folder: Path,
+    tests: Sequence[str],
+    log: Path,
+    modules: Sequence[str],
+    seconds: Mapping[str, float],
+    limit: float,
 ) -> None:
     """Run tests in a workspace, to the first failure. Called in a process of its own, which ends here.
 
-    Leaves what each test took in the workspace, in `TIMES`.
+    Leaves what each test took in the workspace, in `TIMES`. Is stopped after ``limit`` seconds of processor
+    time, which an endless loop reaches, and a busy machine does not.
 
     The exit status is pytest's (0: all passed, 1: one failed, 2: a test file cannot be imported), or
     `INVALID`.
     """
     os.setpgrp()  # what tests start ends with them
+    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit) + 9))  # SIGXCPU, then SIGKILL
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
