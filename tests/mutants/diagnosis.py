@@ -271,7 +271,7 @@ def known_mistake(mutant: Mutant, gradients: Sequence[Any], situation: Situation
 
 def examine(mutant: Mutant, case: str, mistakes: Sequence[Mistake]) -> Report:
     """Put a mutant to the checker."""
-    with mutated_problems(mutant) as draw:
+    with mutated_problems(mutant) as draw, np.errstate(all="ignore"):
         problem = draw(case)
         return check(
             problem.fn,
