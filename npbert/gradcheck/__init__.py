@@ -28,7 +28,7 @@ A pair may be two functions or an object with two methods (see `npbert.gradcheck
 >>> [(row.name, row.status) for row in report.tensors]  # a mean where there must be a sum
 [('factor', 'failed'), ('x', 'passed')]
 
-Of a wrong gradient the report says, in a sentence, which mistake it looks like (`npbert.gradcheck.diagnosis`).
+Of a wrong gradient the report says in a sentence which mistake it looks like (`npbert.gradcheck.diagnosis`).
 Who knows the mistakes that people make there passes them as ``mistakes=[Mistake(...)]`` to have them named.
 
 ``npbert.gradcheck.suite`` is the table of checks over this package's own ops, layers and heads.

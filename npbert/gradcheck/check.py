@@ -13,6 +13,7 @@ from npbert.gradcheck.analytic import why_not_analytic
 from npbert.gradcheck.conventions import adapt, choose_convention, name_arguments
 from npbert.gradcheck.device import on_host
 from npbert.gradcheck.diagnosis.finding import Diagnosis, Mistake
+from npbert.gradcheck.diagnosis.known import validate_mistakes
 from npbert.gradcheck.diagnosis.order import diagnose
 from npbert.gradcheck.directional_mode import DirectionalMode
 from npbert.gradcheck.gradient_mode import GradientMode
@@ -145,6 +146,7 @@ def check(
     }
     adapted = adapt(choose_convention(convention, backward), fn, backward, args, parameters)
     validate(adapted.args, options)
+    validate_mistakes(mistakes)
     argument_names = name_arguments(adapted, names)
     run, run_backward, host_args = on_host(adapted.fn, adapted.backward, adapted.args)
     leaves = find_leaves(run, host_args, argument_names)

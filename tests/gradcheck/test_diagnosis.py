@@ -405,6 +405,21 @@ def test_known_mistakes_are_not_run_where_nothing_is_wrong():
     assert not calls
 
 
+@pytest.mark.parametrize(
+    ("mistakes", "message"),
+    [
+        (None, "mistakes must be a sequence of Mistake, got NoneType"),
+        (known()[0], r"mistakes\[0\] must be a Mistake, got str"),
+        ([known()[0], layernorm_backward], r"mistakes\[1\] must be a Mistake, got function"),
+        ([Mistake("a", "b", "c")], r"mistakes\[0\]\.backward must be callable, got str"),
+    ],
+)
+def test_mistakes_that_are_none(mistakes, message):
+    fn, backward, args = layernorm(0)
+    with pytest.raises(ValueError, match=message):
+        check(fn, backward, args, mistakes=mistakes)
+
+
 # Reports ----------------------------------------------------------------------------------------------
 
 

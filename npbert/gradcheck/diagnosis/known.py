@@ -58,6 +58,24 @@ def matching_mistakes(
     return [diagnosis for _, _, diagnosis in sorted(found, key=lambda entry: entry[:2])]
 
 
+def validate_mistakes(mistakes: Any) -> None:
+    """Refuse what is not a sequence of mistakes.
+
+    Raises
+    ------
+    ValueError
+        Naming what is wrong.
+    """
+    if not isinstance(mistakes, (tuple, list)):
+        raise ValueError(f"mistakes must be a sequence of Mistake, got {type(mistakes).__name__}")
+    for number, mistake in enumerate(mistakes):
+        if not isinstance(mistake, Mistake):
+            raise ValueError(f"mistakes[{number}] must be a Mistake, got {type(mistake).__name__}")
+        if not callable(mistake.backward):
+            kind = type(mistake.backward).__name__
+            raise ValueError(f"mistakes[{number}].backward must be callable, got {kind}")
+
+
 def _gradients(objective: Objective, mistake: Mistake) -> list[Any] | None:
     """Return the mistake's gradients; None where it makes no sense for these arguments."""
     pair = Pair(objective.pair.fn, mistake.backward, objective.pair.args, objective.pair.leaves)
