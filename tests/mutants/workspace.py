@@ -24,16 +24,8 @@ from hypothesis import Phase
 from tests.mutants.catalogue import ROOT
 
 PRELOADED = (hypothesis, mpmath, np, pytest)  # heavy, and the same for every mutant
-COPIED = (
-    "npbert",
-    "tests",
-    "benchmarks",
-    "kernels",
-    "conftest.py",
-    "pyproject.toml",
-    "setup.py",
-    "README.md",
-)
+# Copied is what lies in the checkout, but for hidden files and what a build leaves there.
+NOT_COPIED = ("build", "dist", "shared", "__pycache__")
 # About the time an import takes, and about the installation: nothing that a mutant could change.
 LEFT_OUT = ("tests/test_import.py", "tests/test_packaging.py")
 
@@ -52,14 +44,15 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        folder.mkdir(parents=True)
         ignored = shutil.ignore_patterns("__pycache__", "mutants", ".*")
-        for name in COPIED:
-            source = ROOT / name
+        for source in ROOT.iterdir():
+            if source.name in NOT_COPIED or source.name.startswith(".") or source.suffix == ".egg-info":
+                continue
             if source.is_dir():
-                shutil.copytree(source, folder / name, ignore=ignored)
-            elif source.exists():
-                folder.mkdir(parents=True, exist_ok=True)
-                shutil.copy(source, folder / name)
+                shutil.copytree(source, folder / source.name, ignore=ignored)
+            else:
+                shutil.copy(source, folder / source.name)
 
     def test_files(self) -> list[str]:
         """Return every test file of the default suite, and the folder of the doctests."""
