@@ -188,6 +188,16 @@ def test_sigmoid_keeps_its_digits_in_the_tail():
     np.testing.assert_allclose(sigmoid(x), expected, rtol=4 * U64)
 
 
+def test_softplus_is_its_argument_behind_20():
+    # At 20 itself PyTorch takes the logarithm still: 2e-9 more.
+    at, behind = 20.0, np.nextafter(20.0, 21.0)
+    y, dx = value_and_slope(np.array([at, behind]), "sqrtsoftplus")
+    root = np.sqrt(np.log1p(np.exp(at)))
+    np.testing.assert_allclose(y, [root, np.sqrt(behind)], rtol=4 * U64)
+    slopes = [1 / (1 + np.exp(-at)) / (2 * root), 1 / (2 * np.sqrt(behind))]
+    np.testing.assert_allclose(dx, slopes, rtol=4 * U64)
+
+
 @pytest.mark.parametrize("name", [*LEARNED, "GELU", "", "gelu_erf"])
 def test_unknown_names_are_named(name):
     with pytest.raises(ValueError, match=f"hidden_act is '{name}'; it must be one of gelu, gelu_python"):

@@ -102,6 +102,12 @@ def test_mask_depends_on_the_logical_index_only():
     assert dropout_keep_mask((), 0.5, 1, 2, 3) == flat[0]
 
 
+def test_the_largest_arguments_are_allowed():
+    mask = dropout_keep_mask((4,), 0.5, 2**64 - 1, 2**32 - 1, 2**32 - 1)
+    drawn = philox_loop((0, 0, 2**32 - 1, 2**32 - 1), (2**32 - 1, 2**32 - 1))
+    assert mask.tolist() == [word >= 2**31 for word in drawn]
+
+
 class TooLarge:
     """Stands for an array that no memory holds; what would be written to its end is kept."""
 
@@ -147,6 +153,7 @@ def test_counter_goes_on_beyond_32_bits():
         ({"seed": 2**64}, "seed is 18446744073709551616"),
         ({"layer": 2**32}, r"layer is 4294967296; it must be at least 0 and less than 2\^32"),
         ({"site": -1}, "site is -1"),
+        ({"site": 2**32}, r"site is 4294967296; it must be at least 0 and less than 2\^32"),
     ],
 )
 def test_bad_arguments_are_named(change, message):
