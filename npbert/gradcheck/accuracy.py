@@ -165,7 +165,7 @@ def _results(
             raise ValueError(f"{leaf.name} has entries that are too large for {dtype}")
     dtypes = [dtype] * len(values)
     forward = pair.forward(pair.arguments(values))
-    cotangents = contracts.draw_cotangents(forward.outputs, dtypes, np.random.default_rng(seed))
+    cotangents = contracts.draw_cotangents(forward.outputs, dtypes, contracts.generator(seed))
     checks += [CheckResult(name, "passed") for name in ("forward runs", "output dtype", "output finite")]
     gradients = pair.gradients(contracts.copies(cotangents), forward)
     checks.append(CheckResult("backward runs", "passed"))

@@ -11,6 +11,8 @@ from npbert.gradcheck.pair import Array, BrokenPair
 # The complex and the real evaluation take different code paths (another exp, another matrix product), so they
 # agree to round-off only.
 SAME_REAL_PART = 1e-9
+# How many rows of an argument are looked at one by one.
+SAMPLED_ROWS = 16
 
 
 def why_not_analytic(
@@ -72,6 +74,33 @@ def why_not_analytic(
         if real_difference is not None:
             figures = f"the complex step gives {imaginary:.6g}, real differences {real_difference:.6g}"
             return f"along {name}, {figures}"
+    return None
+
+
+def contradiction_in_a_row(
+    objective: Objective, gradients: Sequence[Array], rng: np.random.Generator
+) -> str | None:
+    """Return where real differences plainly contradict the gradient along a single row, None if nowhere.
+
+    A kink in one row hides from differences along the whole argument what the other rows would show.
+    """
+    for number, (value, gradient) in enumerate(zip(objective.values, gradients, strict=True)):
+        width = value.shape[-1] if value.ndim > 1 else 1
+        rows = value.size // max(width, 1)
+        for row in rng.permutation(rows)[:SAMPLED_ROWS]:
+            along = np.zeros((rows, width))
+            along[row] = rng.standard_normal(width)
+            direction = along.reshape(value.shape)
+            slope = float(np.sum(gradient * direction))
+            try:
+                found = contradiction(objective.along({number: direction}), slope, objective.scale(number))
+            except BrokenPair:
+                continue  # the forward raises so near to its arguments; nothing contradicts the gradient
+            if found is not None:
+                name = objective.pair.leaves[number].name
+                where = np.unravel_index(row * width, value.shape)
+                index = ", ".join(str(int(i)) for i in (where[:-1] if value.ndim > 1 else where))
+                return f"along {name}[{index}], the gradient gives {slope:.6g}, real differences {found:.6g}"
     return None
 
 

@@ -12,6 +12,8 @@ from npbert.gradcheck.report import CheckResult
 # cotangent may change that order; 1e-10 leaves room for cancellation, and no real mistake is that small.
 REORDERING = 1e-10
 
+OWN_DRAWS = 0x6E706265  # keeps a check's random numbers apart from the caller's, whatever the seed
+
 GRADIENT_PROPERTIES = (
     "gradient present",
     "gradient is an array",
@@ -19,6 +21,15 @@ GRADIENT_PROPERTIES = (
     "gradient dtype",
     "gradient finite",
 )
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Return the generator of a check's own draws.
+
+    It is not ``default_rng(seed)``: arguments often come from that one, and a cotangent that repeats an
+    argument hides mistakes.
+    """
+    return np.random.default_rng([seed, OWN_DRAWS])
 
 
 def draw_cotangents(
@@ -130,9 +141,13 @@ def linear_in_cotangent(
     cotangents: Sequence[Any],
     gradients: Sequence[Array],
     noise: Sequence[Array],
+    zero_scales: Sequence[float],
     rng: np.random.Generator,
 ) -> CheckResult:
-    """Test ``backward(a dy + b du) = a backward(dy) + b backward(du)``: every backward is linear in dy."""
+    """Test ``backward(a dy + b du) = a backward(dy) + b backward(du)``: every backward is linear in dy.
+
+    ``zero_scales`` are what declared zeros are measured against, 0 for the other gradients.
+    """
     a, b = 0.75, -1.5
     others = [None if one is None else np.asarray(rng.standard_normal(one.shape)) for one in cotangents]
     mixed = [
@@ -144,7 +159,7 @@ def linear_in_cotangent(
         expected = [None if two is None else a * one + b * two for one, two in _pairs(gradients, from_others)]
     except (BrokenPair, TypeError, ValueError) as error:
         return CheckResult("linear in the cotangent", "failed", detail=describe_failure(error))
-    return _close("linear in the cotangent", from_mixed, expected, noise)
+    return _close("linear in the cotangent", from_mixed, expected, noise, zero_scales)
 
 
 def independent_of_memory_layout(
@@ -153,6 +168,7 @@ def independent_of_memory_layout(
     cotangents: Sequence[Any],
     gradients: Sequence[Array],
     noise: Sequence[Array],
+    zero_scales: Sequence[float],
 ) -> CheckResult:
     """Test that arguments and cotangents that are not contiguous in memory give the same gradients.
 
@@ -163,7 +179,7 @@ def independent_of_memory_layout(
         found = pair.gradients([_strided(dout) for dout in cotangents], pair.forward(args))
     except BrokenPair as error:
         return CheckResult("non-contiguous inputs", "failed", detail=describe_failure(error))
-    return _close("non-contiguous inputs", found, gradients, noise)
+    return _close("non-contiguous inputs", found, gradients, noise, zero_scales)
 
 
 def describe_failure(error: Exception) -> str:
@@ -171,26 +187,33 @@ def describe_failure(error: Exception) -> str:
     return error.detail if isinstance(error, BrokenPair) else f"{type(error).__name__}: {error}"
 
 
-def _close(name: str, found: Sequence[Any], expected: Sequence[Any], noise: Sequence[Array]) -> CheckResult:
+def _close(
+    name: str,
+    found: Sequence[Any],
+    expected: Sequence[Any],
+    noise: Sequence[Array],
+    zero_scales: Sequence[float],
+) -> CheckResult:
     """Compare gradients up to the order of summation.
 
-    A tensor is measured against its largest entry, or a thousandth of the largest of all where that is
-    more: what should cancel to zero cancels to round-off, which differs between the two.
+    A tensor is measured against its largest entry, or a thousandth of the largest of all, or its scale as a
+    declared zero, whichever is most: what should cancel to zero cancels to round-off, which differs between
+    the two.
     """
-    triples = [
-        (np.asarray(one), np.asarray(two), size)
-        for one, two, size in zip(found, expected, noise, strict=True)
+    compared = [
+        (np.asarray(one), np.asarray(two), size, zero_scale)
+        for one, two, size, zero_scale in zip(found, expected, noise, zero_scales, strict=True)
         if one is not None and two is not None
     ]
-    if any(one.shape != two.shape for one, two, _ in triples):
+    if any(one.shape != two.shape for one, two, _, _ in compared):
         return CheckResult(name, "failed", detail="the gradients' shapes differ between the two runs")
-    largest = [float(np.max(np.abs(two), initial=0.0)) for _, two, _ in triples]
+    largest = [float(np.max(np.abs(two), initial=0.0)) for _, two, _, _ in compared]
     worst = 0.0
-    for (one, two, size), own in zip(triples, largest, strict=True):
+    for (one, two, size, zero_scale), own in zip(compared, largest, strict=True):
         error = float(np.max(np.abs(one - two) - size, initial=0.0))
         # A NaN in either counts as the worst error there is: max() would let it pass.
         error = error if np.isfinite(error) else float("inf")
-        worst = max(worst, error / max(own, 1e-3 * max(largest)) if error > 0 else 0.0)
+        worst = max(worst, error / max(own, 1e-3 * max(largest), zero_scale) if error > 0 else 0.0)
     return CheckResult(name, "passed" if worst <= REORDERING else "failed", worst, REORDERING)
 
 

@@ -176,7 +176,8 @@ def contradiction(terms: Terms, derivative: float, scale: float) -> float | None
     complex step then returns a wrong number without any other sign. Central differences at several steps
     each come with a bound: their asymmetry (the difference of the two one-sided derivatives, which also sees
     kinks) plus round-off. The first good one that agrees ends the search. Else the best of them decides, if
-    another confirms it: where they differ from step to step, the function bends within the steps.
+    another confirms it: where they differ from step to step, the function bends within the steps. And if
+    smaller steps do not come closer to the given derivative: then it was no small step.
     """
     center = np.asarray(terms(0.0))
     size = EPS * float(np.sum(np.abs(center)))
@@ -190,8 +191,15 @@ def contradiction(terms: Terms, derivative: float, scale: float) -> float | None
         if abs(difference - derivative) <= bound <= 1e-2 * abs(derivative):
             return None
         # A change smaller than the last digit of a term is lost, and then not among those that changed.
-        found.append((bound, difference, 10 * size / step))
-    bound, best, round_off = min(found)
-    confirmed = any(abs(other - best) <= bound + 1e-2 * abs(best) for _, other, _ in sorted(found)[1:])
+        found.append((bound, difference, 10 * size / step, step))
+    bound, best, round_off, step = min(found)
+    confirmed = any(abs(other - best) <= bound + 1e-2 * abs(best) for _, other, _, _ in sorted(found)[1:])
     tolerance = bound + round_off + 1e-6 * max(abs(best), abs(derivative))
-    return best if confirmed and abs(best - derivative) > tolerance else None
+    gap = abs(best - derivative)
+    if not confirmed or gap <= tolerance:
+        return None
+    smaller = [(other, doubt) for _, other, doubt, at in found if at < step]
+    tenth = np.asarray(terms(step / 10)) - np.asarray(terms(-step / 10))
+    smaller.append((float(np.sum(tenth)) / (2 * step / 10), 10 * round_off))
+    is_converging = any(abs(other - derivative) < 0.5 * gap and doubt < 0.1 * gap for other, doubt in smaller)
+    return None if is_converging else best

@@ -59,6 +59,8 @@ def array_factor(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
             yield Clue(kind, text, wrong.explained(wrong.reference * spread))
             return
         usable = spread != 0
+        if np.any(~usable & (np.abs(wrong.reference) > wrong.limit)):
+            continue  # where the factor is zero, so is the gradient that has it
         with np.errstate(all="ignore"):
             quotient = np.where(usable, wrong.reference / np.where(usable, spread, 1.0), wrong.gradient)
         telling = usable & wrong.known & (wrong.reference != 0)
@@ -180,7 +182,7 @@ def _row_quantities(around: Surroundings, shape: tuple[int, ...]) -> Iterator[Na
 def _counts(around: Surroundings, shape: tuple[int, ...]) -> Iterator[Named]:
     """Yield how many tokens each text has, and how often each row of a table was read."""
     for name, value in around.masks:
-        if value.ndim > 1:
+        if value.ndim > 1 and value.shape[-1] > 1:
             yield Named(f"number of {name} in the row", value.sum(axis=-1).astype(float))
     for name, value in around.integers:
         if shape and value.size and value.min() >= 0 and value.max() < shape[0]:

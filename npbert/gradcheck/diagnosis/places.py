@@ -75,6 +75,10 @@ def wrong_shape(gradient: Array, right: Array, around: Surroundings) -> Iterator
         if short and equal(right.sum(axis=short, keepdims=True), gradient):
             yield Clue("sum too many", f"has the shape {shapes}: it is summed over an axis that must stay")
             return
+    for name, value in around.cotangents:
+        if equal(gradient, value):
+            yield Clue("cotangent copied", f"has the shape {shapes}: {name} is passed through unchanged")
+            return
     for count in range(1, right.ndim - gradient.ndim + 1):
         for summed in combinations(range(right.ndim), count):
             if equal(right.sum(axis=summed), gradient):
@@ -87,9 +91,6 @@ def wrong_shape(gradient: Array, right: Array, around: Surroundings) -> Iterator
         yield Clue("wrong shape", f"has the shape {shapes}; the numbers are right, in the right order")
         return
     for name, value in around.cotangents:
-        if equal(gradient, value):
-            yield Clue("cotangent copied", f"has the shape {shapes}: {name} is passed through unchanged")
-            return
         for count in range(1, value.ndim):
             for summed in combinations(range(value.ndim), count):
                 total = value.sum(axis=summed)

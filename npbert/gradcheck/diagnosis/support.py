@@ -11,7 +11,7 @@ from npbert.gradcheck.pair import Array
 
 FEWEST = 5  # entries on either side of a threshold: fewer are there by chance too often
 VANISHING = 1e-6  # beside the largest error of a gradient
-FILLED = 0.5  # of the entries that a pattern says are wrong, the part that must be
+FILLED = 0.3  # of the entries that a pattern says are wrong, the part that must be
 
 
 def repeated_ids(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
@@ -124,7 +124,7 @@ def tiles(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
             )
             yield Clue("last tile", text, 1.0, evidence)
             return
-        if bad[0] and bad[:count].all():
+        if count > 1 and bad[:count].all():
             text = f"is wrong only in the first {count} of {length} {_plural(what)}{along}"
             yield Clue("first slices", text, 1.0, evidence)
             return

@@ -54,6 +54,9 @@ def term_in_rows(wrong: Wrong, around: Surroundings) -> Iterator[Clue]:
     if _rows(wrong) == 1 < wrong.error.size // wrong.error.shape[-1]:
         return  # an error in one of several rows says where it is, rather than what
     ones = np.ones(wrong.error.shape)
+    is_constant = np.ptp(wrong.error[wrong.differs]) <= 1e-6 * np.max(np.abs(wrong.error))
+    if is_constant and _rows(wrong) > 1:
+        return  # one number for all rows is no mean of anything in them
     by_row = _multiple(wrong, ones, wrong.error.ndim - 1)
     if by_row is not None:
         text = (
@@ -145,7 +148,7 @@ def _bases(wrong: Wrong, around: Surroundings) -> Iterator[_Basis]:
         for aligned in alignments(array.value.shape, shape):
             value = np.broadcast_to(array.value.reshape(aligned), shape)
             if aligned[-1] == shape[-1] and np.any(np.ptp(value, axis=-1) > 0):
-                yield _basis(array.name, value)
+                yield _basis(array.name, value, value[np.any(wrong.differs, axis=-1)])
 
 
 def _derived(around: Surroundings, shape: tuple[int, ...]) -> Iterator[Named]:
@@ -159,17 +162,17 @@ def _derived(around: Surroundings, shape: tuple[int, ...]) -> Iterator[Named]:
             yield Named(f"the softmax of {name}", powers / powers.sum(axis=-1, keepdims=True))
 
 
-def _basis(name: str, value: Array) -> _Basis:
-    """Say what a multiple of an array in every row means: its rows tell."""
-    sums = value.sum(axis=-1)
-    live = np.any(value != 0, axis=-1)
-    if np.all(value >= 0) and np.allclose(sums[live], 1, rtol=0, atol=1e-6):
+def _basis(name: str, value: Array, rows: Array) -> _Basis:
+    """Say what a multiple of an array in every row means: its rows where the gradient is wrong tell."""
+    sums = rows.sum(axis=-1)
+    live = np.any(rows != 0, axis=-1)
+    if np.all(rows >= 0) and np.allclose(sums[live], 1, rtol=0, atol=1e-6):
         text = f"differs in every row by a multiple of the probabilities p ({name}): it equals a backward in "
         return _Basis("softmax correction", f"{text}which the softmax correction is missing or wrong", value)
-    if np.all(np.abs(sums) <= 1e-6 * np.abs(value).sum(axis=-1) + 1e-300):
+    if np.all(np.abs(sums) <= 1e-6 * np.abs(rows).sum(axis=-1) + 1e-300):
         text = f"differs in every row by a multiple of x-hat ({name}): it equals a backward in which the "
         return _Basis("variance term", f"{text}variance term is missing or wrong", value)
-    if np.allclose(row_norm(value)[..., 0][live], 1, rtol=0, atol=1e-6):
+    if np.allclose(row_norm(rows)[..., 0][live], 1, rtol=0, atol=1e-6):
         text = f"differs in every row by a multiple of the unit vector ({name}): what points along it is "
         return _Basis("projection", f"{text}not taken out, or wrongly", value)
     return _Basis("row term", f"differs in every row by a multiple of {name}", value)
