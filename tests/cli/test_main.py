@@ -162,8 +162,10 @@ def test_full_disk_is_one_line():
 
 
 def test_ctrl_c():
+    # A shell starts what it runs in the background with SIGINT ignored, and that is inherited.
     program = (
-        "import sys, time; import npbert.cli.info as info; from npbert.cli import main\n"
+        "import signal, sys, time; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "import npbert.cli.info as info; from npbert.cli import main\n"
         "def run(arguments): print('ready', flush=True); time.sleep(60)\n"
         "info.run = run; sys.exit(main(['info']))"
     )
