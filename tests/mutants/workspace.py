@@ -11,6 +11,7 @@ import math
 import os
 import resource
 import shutil
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -106,6 +107,7 @@ def run_tests(
     `INVALID`.
     """
     os.setpgrp()  # what tests start ends with them
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores Ctrl-C
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(limit), math.ceil(limit) + 9))  # SIGXCPU, then SIGKILL
     with log.open("wb") as file:
         os.dup2(file.fileno(), 1)
