@@ -138,6 +138,7 @@ def test_the_forms_differ():
     assert 4.6e-4 < difference.max() < 4.8e-4
 
 
-def test_unknown_form_is_named():
-    with pytest.raises(ValueError, match='form is \'sigmoid\'; it must be "erf" or "tanh"'):
-        gelu_forward(np.ones(2), "sigmoid")
+@pytest.mark.parametrize("form", ["sigmoid", "Erf", "tanh_new", ""])
+def test_unknown_form_is_named(form):
+    with pytest.raises(ValueError, match=f'form is \'{form}\'; it must be "erf" or "tanh"'):
+        gelu_forward(np.ones(2), form)

@@ -217,6 +217,14 @@ def test_cached_probabilities_are_those_after_dropout():
     np.testing.assert_allclose(kept, clean.probs[args[5]] / (1 - RATE), rtol=ROUND_OFF * U64)
 
 
+def test_without_a_rate_what_is_kept_is_not_scaled():
+    rng = np.random.default_rng(10)
+    q, k, v = rng.normal(size=(3, 2, 1, 5, 3))
+    keep = rng.random((2, 1, 5, 5)) < 0.5
+    clean = softmax_attention_forward(q, k, v)[1].probs
+    np.testing.assert_array_equal(softmax_attention_forward(q, k, v, keep_mask=keep)[1].probs, clean * keep)
+
+
 @given(shape=attention_shapes.filter(lambda s: s[2] > 2), seed=seeds, masked=flags, drops=flags)
 def test_the_key_bias_has_no_gradient(shape, seed, masked, drops):
     """A vector added to every key adds one number to all scores of a query, and softmax forgets it."""
