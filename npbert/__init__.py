@@ -15,11 +15,11 @@ from npbert.bert import Bert
 from npbert.config import BertConfig
 from npbert.output import BertOutput, MaskPrediction
 from npbert.params import TASKS, init_params
-from npbert.tokenizer import WordPieceTokenizer
 
 if TYPE_CHECKING:
     from npbert import gradcheck
     from npbert.loading import load
+    from npbert.tokenizer import WordPieceTokenizer
 
 __version__ = "0.1.0"
 
@@ -38,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what not every program needs on its first use: the checker, and the reading of files."""
+    """Import on first use what not every program needs: the checker, the tokenizer, the reading of files."""
     if name == "gradcheck":
         import npbert.gradcheck
 
@@ -47,4 +47,8 @@ def __getattr__(name: str) -> Any:
         from npbert.loading import load
 
         return load
+    if name == "WordPieceTokenizer":
+        from npbert.tokenizer import WordPieceTokenizer
+
+        return WordPieceTokenizer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

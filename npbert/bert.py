@@ -26,10 +26,11 @@ from npbert.params import (
 )
 from npbert.pooling import PoolingSettings, pool
 from npbert.progress import progress_bar
-from npbert.tokenizer import WordPieceTokenizer
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from npbert.tokenizer import WordPieceTokenizer
 
 Array = NDArray[Any]
 
@@ -88,19 +89,17 @@ class Bert:
         self,
         config: BertConfig,
         params: Mapping[str, Array],
-        tokenizer: WordPieceTokenizer | None = None,
+        tokenizer: "WordPieceTokenizer | None" = None,
         task: str = "pretraining",
         dtype: DTypeLike | None = None,
         backend: str = "cpu",
         pooling: PoolingSettings | None = None,
     ) -> None:
         check_task(task)
-        for name, value, kind in (
-            ("tokenizer", tokenizer, WordPieceTokenizer),
-            ("pooling", pooling, PoolingSettings),
-        ):
-            if value is not None and not isinstance(value, kind):
-                raise ValueError(f"{name} is {value!r}; it must be a {kind.__name__} or None")
+        if tokenizer is not None:
+            _check_type("tokenizer", tokenizer, _tokenizer_class())
+        if pooling is not None:
+            _check_type("pooling", pooling, PoolingSettings)
         self._ops = _engine(backend)
         arrays = {name: np.asarray(value) for name, value in params.items()}
         arrays = canonical_names(arrays, config, task)
@@ -503,7 +502,7 @@ class Bert:
         check_shape(name, array, output.shape)
         return array.astype(self.dtype, copy=False)
 
-    def _required_tokenizer(self, method: str) -> WordPieceTokenizer:
+    def _required_tokenizer(self, method: str) -> "WordPieceTokenizer":
         if self.tokenizer is None:
             raise ValueError(f"{method} needs a tokenizer, and this Bert has none: Bert(..., tokenizer=...)")
         return self.tokenizer
@@ -536,6 +535,18 @@ def _batches_by_length(rows: list[list[int]], batch_tokens: int) -> Iterator[lis
         size = max(1, batch_tokens // longest)
         yield order[start : start + size]
         start += size
+
+
+def _tokenizer_class() -> type:
+    """Import the tokenizer only where there is one: a model alone does not need it."""
+    from npbert.tokenizer import WordPieceTokenizer
+
+    return WordPieceTokenizer
+
+
+def _check_type(name: str, value: object, kind: type) -> None:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {value!r}; it must be a {kind.__name__} or None")
 
 
 def _engine(backend: str) -> ModuleType:
