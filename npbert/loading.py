@@ -12,7 +12,7 @@ from npbert.checkpoint.huggingface import read_checkpoint, task_from_architectur
 from npbert.checkpoint.sentence_transformers import MODULES_NAME, read_pooling, transformer_directory
 from npbert.checkpoint.source import find_directory
 from npbert.config import BertConfig
-from npbert.params import BODY_PREFIX, Params, canonical_names, init_params, parameter_shapes
+from npbert.params import BODY_PREFIX, Params, canonical_names, draw_parameter, parameter_shapes
 from npbert.tokenizer import WordPieceTokenizer
 
 TOKENIZER_FILES: Final = ("vocab.txt", "tokenizer.json")
@@ -85,23 +85,18 @@ def _with_fresh_head(params: Params, config: BertConfig, task: str, directory: P
 
     A part of which it has only some tensors is damaged, and stays so: `validate_params` will say it.
     """
-    names = list(parameter_shapes(config, task))
-    missing = [name for name in names if name not in params]
-    present_parts = {_part(name) for name in names if name in params}
+    shapes = parameter_shapes(config, task)
+    missing = [name for name in shapes if name not in params]
+    present_parts = {_part(name) for name in params}
     fresh = [name for name in missing if _part(name) not in present_parts]
     if task == "encoder" or not fresh or any(_part(name) in ("embeddings", "encoder") for name in fresh):
         return params  # an encoder without a pooler is complete; without a body it is not a checkpoint
-    drawn = init_params(config, task, seed=0)
     warnings.warn(
         f"{directory} has no {', '.join(fresh)}: freshly drawn; train them before use",
         UserWarning,
         stacklevel=3,
     )
-    return {
-        name: drawn[name] if name in fresh else params[name]
-        for name in names
-        if name in params or name in fresh
-    }
+    return params | {name: draw_parameter(config, name, shapes[name], seed=0) for name in fresh}
 
 
 def _part(name: str) -> str:

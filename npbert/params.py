@@ -210,20 +210,38 @@ def init_params(config: BertConfig, task: str, seed: int, dtype: DTypeLike = np.
     dtype = np.dtype(dtype)
     if dtype.kind != "f":
         raise ValueError(f"dtype is {dtype}; it must be a floating type")
-    params = {}
-    for name, shape in parameter_shapes(config, task).items():
-        name_in_body = name.removeprefix(BODY_PREFIX)
-        if name.endswith("LayerNorm.weight"):
-            params[name] = np.ones(shape, dtype)
-        elif name.endswith("bias"):
-            params[name] = np.zeros(shape, dtype)
-        else:
-            key = np.random.SeedSequence([int(seed), zlib.crc32(name_in_body.encode())])
-            draws = np.random.default_rng(key).standard_normal(shape)
-            params[name] = (config.initializer_range * draws).astype(dtype)
-        if name_in_body == WORD_EMBEDDINGS and config.pad_token_id is not None:
-            params[name][config.pad_token_id] = 0
-    return params
+    shapes = parameter_shapes(config, task)
+    return {name: draw_parameter(config, name, shape, seed, dtype) for name, shape in shapes.items()}
+
+
+def draw_parameter(
+    config: BertConfig, name: str, shape: Shape, seed: int, dtype: DTypeLike = np.float32
+) -> NDArray[Any]:
+    """Draw one parameter as `init_params` does, which checks the arguments.
+
+    Parameters
+    ----------
+    config : BertConfig
+    name, shape
+        One entry of `parameter_shapes`.
+    seed, dtype
+        As for `init_params`.
+
+    Returns
+    -------
+    ndarray
+    """
+    name_in_body = name.removeprefix(BODY_PREFIX)
+    if name.endswith("LayerNorm.weight"):
+        return np.ones(shape, dtype)
+    if name.endswith("bias"):
+        return np.zeros(shape, dtype)
+    key = np.random.SeedSequence([int(seed), zlib.crc32(name_in_body.encode())])
+    draws = np.random.default_rng(key).standard_normal(shape)
+    value = (config.initializer_range * draws).astype(dtype)
+    if name_in_body == WORD_EMBEDDINGS and config.pad_token_id is not None:
+        value[config.pad_token_id] = 0
+    return value
 
 
 def subset(params: Mapping[str, T], prefix: str) -> dict[str, T]:
