@@ -53,26 +53,26 @@ def assert_op_contract(
     unused : sequence of str
         Names among ``gradients`` that these arguments give no gradient to; None is expected there.
     """
-    op = _Op(forward, backward, tuple(args), tuple(gradients), tuple(unused), terms)
+    op = Op(forward, backward, tuple(args), tuple(gradients), tuple(unused), terms)
     y, _ = forward(*args)
     dy = np.float64(rng.normal()) if np.ndim(y) == 0 else rng.normal(size=y.shape)
     # A float32 copy of the inputs and of dy is exact, so that the two precisions get the same problem.
-    op = op.rounded_to_float32()
-    dy = np.float64(np.float32(dy)) if np.ndim(y) == 0 else _as(np.float64, _as(np.float32, dy))
+    op = op.rounded_to(np.float32)
+    dy = as_dtype(np.float64, as_dtype(np.float32, dy))
 
     y, found = op.run(dy)
     sizes = op.terms(dy, *op.args)
-    _check_shapes_and_dtypes(op, y, found, np.float64)
-    _check_repeatable(op, dy, y, found)
+    check_shapes_and_dtypes(op, y, found, np.float64)
+    check_repeatable(op, dy, y, found)
     _check_complex_step(op, dy, found, sizes)
     _check_adjoint(op, dy, found, sizes, rng)
     _check_taylor_remainder(op, dy, y, found, sizes, rng)
-    _check_linear_in_dy(op, dy, found, sizes, rng)
+    check_linear_in_dy(op, dy, found, sizes, rng)
     _check_memory_layouts(op, dy, y, found, sizes)
     _check_float32(op, dy, y, found, sizes)
 
 
-class _Op:
+class Op:
     """An op at certain arguments."""
 
     def __init__(self, forward, backward, args, names, unused, terms):
@@ -81,11 +81,12 @@ class _Op:
         parameters = list(inspect.signature(forward).parameters)
         self.positions = [parameters.index(name) for name in names]
 
-    def with_args(self, args) -> "_Op":
-        return _Op(self.forward, self.backward, tuple(args), self.names, self.unused, self.terms)
+    def with_args(self, args) -> "Op":
+        return Op(self.forward, self.backward, tuple(args), self.names, self.unused, self.terms)
 
-    def rounded_to_float32(self) -> "_Op":
-        return self.with_args(_as(np.float64, _as(np.float32, a)) for a in self.args)
+    def rounded_to(self, dtype) -> "Op":
+        """The same in float64, at arguments that ``dtype`` holds exactly."""
+        return self.with_args(as_dtype(np.float64, as_dtype(dtype, a)) for a in self.args)
 
     def expects(self, slot: int) -> bool:
         """Whether this slot of the backward's result holds a gradient, rather than None."""
@@ -119,16 +120,17 @@ class _Op:
         ]
 
 
-def _as(dtype, value):
-    """Floating-point arrays in another precision; everything else as it is."""
-    return value.astype(dtype) if _is_floating(value) else value
+def as_dtype(dtype, value):
+    """Floating-point arrays in another precision; everything else, Python's numbers too, as it is."""
+    return value.astype(dtype) if is_floating(value) else value
 
 
-def _is_floating(value) -> bool:
-    return isinstance(value, np.ndarray) and np.issubdtype(value.dtype, np.floating)
+def is_floating(value) -> bool:
+    """Whether it is an array of floating-point numbers; of NumPy's scalars too."""
+    return isinstance(value, np.ndarray | np.generic) and np.issubdtype(value.dtype, np.floating)
 
 
-def _read_only(value):
+def read_only(value):
     """A copy that raises when it is written to."""
     if not isinstance(value, np.ndarray):
         return value
@@ -137,7 +139,7 @@ def _read_only(value):
     return value
 
 
-def _check_shapes_and_dtypes(op, y, found, dtype) -> None:
+def check_shapes_and_dtypes(op, y, found, dtype) -> None:
     assert y.dtype == dtype, f"the value is {y.dtype}, expected {np.dtype(dtype)}"
     assert_finite(y, "the value")
     for slot, gradient in enumerate(found):
@@ -152,10 +154,10 @@ def _check_shapes_and_dtypes(op, y, found, dtype) -> None:
         assert_finite(gradient, name)
 
 
-def _check_repeatable(op, dy, y, found) -> None:
+def check_repeatable(op, dy, y, found) -> None:
     """Nothing is written to: not to the inputs, not to dy, not to the cache; and the gradients are fresh."""
-    op = op.with_args(_read_only(arg) for arg in op.args)
-    dy = _read_only(dy)
+    op = op.with_args(read_only(arg) for arg in op.args)
+    dy = read_only(dy)
     value, cache = op.forward(*op.args)
     op.gradients(dy, cache)
     again = op.gradients(dy, cache)  # from the same cache: a backward that consumed it shows
@@ -215,7 +217,7 @@ def _check_taylor_remainder(op, dy, y, found, sizes, rng) -> None:
     )
 
 
-def _check_linear_in_dy(op, dy, found, sizes, rng) -> None:
+def check_linear_in_dy(op, dy, found, sizes, rng) -> None:
     other = rng.normal(size=np.shape(dy))
     other_found, other_sizes = op.run(other)[1], op.terms(other, *op.args)
     both = op.run(dy - 3 * other)[1]
@@ -229,24 +231,19 @@ def _check_linear_in_dy(op, dy, found, sizes, rng) -> None:
         )
 
 
-def _layouts(array: np.ndarray):
-    """The same array at strides of other signs, sizes and orders."""
-    yield "Fortran order", np.asfortranarray(array)
-    spread = np.full([2 * n for n in array.shape], 99, array.dtype)
-    every_second = spread[tuple(slice(None, None, 2) for _ in array.shape)]
-    every_second[...] = array
-    yield "every second element", every_second
-    reverse = tuple(slice(None, None, -1) for _ in array.shape)
-    yield "negative strides", array[reverse].copy()[reverse]
+def other_layouts(value) -> list:
+    """The array in Fortran order, as every second element, with negative strides; anything else thrice."""
+    if not isinstance(value, np.ndarray) or value.ndim == 0:
+        return [value] * 3
+    spread = np.full([2 * n for n in value.shape], 99, value.dtype)
+    every_second = spread[tuple(slice(None, None, 2) for _ in value.shape)]
+    every_second[...] = value
+    reverse = tuple(slice(None, None, -1) for _ in value.shape)
+    return [np.asfortranarray(value), every_second, value[reverse].copy()[reverse]]
 
 
 def _check_memory_layouts(op, dy, y, found, sizes) -> None:
-    def variants(value):
-        return (
-            [v for _, v in _layouts(value)] if isinstance(value, np.ndarray) and value.ndim else [value] * 3
-        )
-
-    for *args, dy_variant in zip(*(variants(value) for value in (*op.args, dy)), strict=True):
+    for *args, dy_variant in zip(*(other_layouts(value) for value in (*op.args, dy)), strict=True):
         value, gradients = op.with_args(args).run(dy_variant)
         assert_rows_close(value, y, what="the value, other layout", round_off=ROUND_OFF * U64, terms=sizes[0])
         for slot, name, _ in op.slots():
@@ -260,9 +257,9 @@ def _check_memory_layouts(op, dy, y, found, sizes) -> None:
 
 
 def _check_float32(op, dy, y, found, sizes) -> None:
-    single = op.with_args(_as(np.float32, a) for a in op.args)
+    single = op.with_args(as_dtype(np.float32, a) for a in op.args)
     value, gradients = single.run(np.float32(dy))
-    _check_shapes_and_dtypes(single, value, gradients, np.float32)
+    check_shapes_and_dtypes(single, value, gradients, np.float32)
     assert_rows_close(value, y, what="the value in float32", round_off=ROUND_OFF * U32, terms=sizes[0])
     for slot, name, _ in op.slots():
         assert_rows_close(
@@ -273,14 +270,14 @@ def _check_float32(op, dy, y, found, sizes) -> None:
             terms=sizes[1 + slot],
         )
     if np.ndim(y) == 0:  # a caller's dloss is often a Python number, which must not widen anything
-        _check_shapes_and_dtypes(single, value, single.run(float(dy))[1], np.float32)
+        check_shapes_and_dtypes(single, value, single.run(float(dy))[1], np.float32)
 
 
 def multilinear_terms(forward: Callable, backward: Callable) -> Terms:
     """Terms of an op whose results are sums of products: the op itself, on absolute values."""
 
     def terms(dy, *args):
-        y, cache = forward(*(np.abs(a) if _is_floating(a) else a for a in args))
+        y, cache = forward(*(np.abs(a) if is_floating(a) else a for a in args))
         found = backward(np.abs(dy), cache)
         return [y, *(found if isinstance(found, tuple) else (found,))]
 

@@ -25,12 +25,17 @@ def complex_step_gradient(function: Callable, args: Sequence, position: int, dy:
     nothing is subtracted, so nothing cancels. The function must be analytic, as the ops' forwards are.
     """
     gradient = np.empty(args[position].shape)
-    moved = list(args)
     for index in np.ndindex(gradient.shape):
-        moved[position] = args[position].astype(np.complex128)
-        moved[position][index] += 1j * STEP
-        gradient[index] = np.sum(dy * function(*moved).imag) / STEP
+        gradient[index] = complex_step_element(function, args, position, dy, index)
     return gradient
+
+
+def complex_step_element(function: Callable, args: Sequence, position: int, dy, index: tuple) -> float:
+    """Return one element of `complex_step_gradient`."""
+    moved = list(args)
+    moved[position] = args[position].astype(np.complex128)
+    moved[position][index] += 1j * STEP
+    return np.sum(dy * function(*moved).imag) / STEP
 
 
 def complex_step_along(function: Callable, args: Sequence, directions: Sequence) -> np.ndarray:

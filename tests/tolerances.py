@@ -6,6 +6,7 @@ cancel, the sum of their absolute values stays.
 """
 
 # Unit round-off: the largest relative error of one rounding to nearest.
+U16 = 2.0**-11
 U32 = 2.0**-24
 U64 = 2.0**-53
 
@@ -23,6 +24,13 @@ MATMUL_FLOAT32 = 8 * U32
 # layernorm's dx in float32, relative to the norm of the row. An element may cancel to nearly 0, so
 # an element-wise bound (or ULPs) would say nothing.
 LAYERNORM_DX_FLOAT32 = 8 * U32
+
+# A fused kernel against the op that it stands for, both in one precision and compared with float64: its
+# largest error may be FUSED_RATIO times as large, plus FUSED_FLOOR u times the largest element. An unfused
+# op, which rounds after each step, errs by more than one that does not: the ratio is not there to be used
+# up. Where it is right by chance (few elements, terms that cancel), the floor is taken of the |terms|.
+FUSED_RATIO = 2
+FUSED_FLOOR = 4
 
 # Rows that sum to 0 in exact arithmetic, in units of u times the sum of the row's |terms|.
 ZERO_ROW_SUM = ROUND_OFF

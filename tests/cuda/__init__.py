@@ -1,0 +1,1 @@
+"""Tests of `npbert.cuda`: kernels on the emulator or, with ``pytest --cuda``, on a device."""

@@ -1,0 +1,30 @@
+"""Where kernels run, and what happens where they cannot."""
+
+import pytest
+
+from tests.cuda import kernel_contract
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With ``--cuda``, the contract's arrays are CuPy's."""
+    kernel_contract.ON_DEVICE = config.getoption("--cuda", default=False)
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Skip a test that runs kernels on the emulator where nothing can compile them for it."""
+    from npbert.cuda import emulator
+
+    if kernel_contract.ON_DEVICE:
+        return
+    try:
+        emulator.compiler()
+    except emulator.EmulatorError as error:
+        pytest.skip(f"no C++ compiler: {error}")
+
+
+@pytest.fixture(scope="session")
+def emulated(compiler: None) -> None:
+    """Skip a test of what only the emulator offers: schedules, sanitizers."""
+    if kernel_contract.ON_DEVICE:
+        pytest.skip("--cuda: a device has no such switch")
