@@ -14,6 +14,15 @@ EXTRAS = {
     "plot": ["matplotlib>=3.8"],
     "hub": ["huggingface_hub>=0.23"],
     "tokenizers": ["tokenizers>=0.20"],
+    # CuPy, for the CUDA release of the driver.
+    "cuda12": ["cupy-cuda12x>=13"],
+    "cuda13": ["cupy-cuda13x>=13.6"],
+    # CUDA's compiler and disassembler, without a device: npbert bench kernels --static. sm_75 needs them.
+    "cuda-static": [
+        "nvidia-cuda-nvrtc>=13,<14",
+        "nvidia-cuda-cuobjdump>=13,<14",
+        "nvidia-cuda-nvdisasm>=13,<14",
+    ],
     "test": ["pytest>=8", "hypothesis>=6.100", "mpmath>=1.3", "rich>=13"],
     # mypy reads the types of what npbert's modules for tests import.
     "lint": ["ruff>=0.6", "mypy>=1.11", "pytest>=8", "hypothesis>=6.100"],
@@ -40,7 +49,8 @@ setup(
     package_data={
         "npbert": ["py.typed"],
         "npbert.gradcheck.html": ["page.css", "page.js"],
-        "npbert.kernels": ["*.cu", "README.md"],
+        "npbert.cuda.emulator": ["host/*"],
+        "npbert.kernels": ["*.cu", "*.cuh", "README.md"],
     },
     install_requires=["numpy>=2", "safetensors>=0.4", "threadpoolctl>=3"],
     extras_require=EXTRAS,

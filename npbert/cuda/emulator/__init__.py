@@ -1,0 +1,49 @@
+"""Runs CUDA kernels on a CPU: the very text of a ``.cu`` file, every thread of it, on NumPy arrays.
+
+For whoever has no GPU, wants to see a kernel's mistakes, or wants to check its gradients::
+
+    from npbert.cuda import emulator
+
+    scale = emulator.compile_kernel('''
+        extern "C" __global__ void scale(float *x, float factor, int n) {
+            int i = blockIdx.x * blockDim.x + threadIdx.x;
+            if (i < n) x[i] *= factor;
+        }''', "scale")
+    scale(grid=(2,), block=(32,), args=(x, 2.0, x.size))
+
+Needs a C++ compiler, and nothing else. Finds barriers that not all threads reach; with `options`, accesses
+out of bounds, races between threads, and results that depend on the order of threads or on the last bits of
+``exp``. It cannot show what only a device has: its memory model beyond races, its compiler's mistakes, a
+launch that fails, speed.
+"""
+
+from npbert.cuda.emulator.compile import Program, cache_folder, compiler
+from npbert.cuda.emulator.errors import (
+    BarrierDivergence,
+    EmulatorError,
+    KernelStopped,
+    OutOfBounds,
+    RaceError,
+)
+from npbert.cuda.emulator.launching import COMPUTE_CAPABILITY, SHARED_BYTES, run
+from npbert.cuda.emulator.options import Options, current_options, options
+from npbert.cuda.emulator.user_kernel import EmulatedKernel, compile_kernel
+
+__all__ = [
+    "COMPUTE_CAPABILITY",
+    "SHARED_BYTES",
+    "BarrierDivergence",
+    "EmulatedKernel",
+    "EmulatorError",
+    "KernelStopped",
+    "Options",
+    "OutOfBounds",
+    "Program",
+    "RaceError",
+    "cache_folder",
+    "compile_kernel",
+    "compiler",
+    "current_options",
+    "options",
+    "run",
+]

@@ -1,0 +1,21 @@
+"""What can go wrong on the emulator, by kind of mistake."""
+
+
+class EmulatorError(RuntimeError):
+    """A kernel could not be compiled or run: no compiler, a compile error, a cache that cannot be written."""
+
+
+class BarrierDivergence(EmulatorError):
+    """Threads of a block wait at different barriers, or some left the kernel while others wait."""
+
+
+class RaceError(EmulatorError):
+    """Two threads accessed the same memory, one of them writing, without a barrier in between."""
+
+
+class OutOfBounds(EmulatorError):
+    """A thread accessed memory outside an array."""
+
+
+class KernelStopped(EmulatorError):
+    """A thread called ``__trap()`` or failed an ``assert``."""
