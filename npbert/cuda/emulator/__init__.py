@@ -25,8 +25,10 @@ from npbert.cuda.emulator.errors import (
     OutOfBounds,
     RaceError,
 )
+from npbert.cuda.emulator.interception import Launch, intercepted
 from npbert.cuda.emulator.launching import COMPUTE_CAPABILITY, SHARED_BYTES, run
 from npbert.cuda.emulator.options import Options, current_options, options
+from npbert.cuda.emulator.tracing import Trace, trace
 from npbert.cuda.emulator.user_kernel import EmulatedKernel, compile_kernel
 
 __all__ = [
@@ -36,14 +38,18 @@ __all__ = [
     "EmulatedKernel",
     "EmulatorError",
     "KernelStopped",
+    "Launch",
     "Options",
     "OutOfBounds",
     "Program",
     "RaceError",
+    "Trace",
     "cache_folder",
     "compile_kernel",
     "compiler",
     "current_options",
+    "intercepted",
     "options",
     "run",
+    "trace",
 ]

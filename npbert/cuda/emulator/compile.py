@@ -23,7 +23,10 @@ SANITIZER_FLAGS = {
     None: (),
     "address": ("-fsanitize=address", "-fno-omit-frame-pointer"),
     "thread": ("-fsanitize=thread",),
+    # A call before every access, which host/trace.cpp answers; structures are copied whole, loops stay loops.
+    "trace": ("-fsanitize=thread", "-O1", "-fno-tree-sra", "--param=max-completely-peel-times=0"),
 }
+TRACE_LINK_FLAGS = ("-Wl,--wrap=emulator_shared", "-Wl,--wrap=emulator_dynamic_shared")
 
 
 class Program(NamedTuple):
@@ -81,6 +84,17 @@ def build_executable(program: Program, kernel: str, sanitizer: str) -> Path:
     return _build(program, sanitizer, kernel)
 
 
+def build_tracer(program: Program) -> Path:
+    """Return a shared library whose kernels write down their accesses, compiled now or before.
+
+    Raises
+    ------
+    EmulatorError
+        As `build_library`.
+    """
+    return _build(program, "trace", None)
+
+
 @cache
 def _build(program: Program, sanitizer: str | None, kernel: str | None) -> Path:
     """Compile into the cache: beside the result's place, then renamed, so that two may do it at once."""
@@ -100,7 +114,7 @@ def _build(program: Program, sanitizer: str | None, kernel: str | None) -> Path:
         sources: list[tuple[str, Path, tuple[str, ...]]] = [
             ("unit.o", work / "unit.cpp", (*macros, *SANITIZER_FLAGS[sanitizer])),
         ]
-        sources += [(f"{path.stem}.o", path, ()) for path in _host_sources()]
+        sources += [(f"{path.stem}.o", path, ()) for path in _host_sources(is_tracer=sanitizer == "trace")]
         if kernel is not None:
             main = (f"-DEMULATOR_MAIN_ENTRY=emulator_entry_{kernel}",)
             sources.append(("program.o", HOST / "program.cpp", main))
@@ -108,15 +122,20 @@ def _build(program: Program, sanitizer: str | None, kernel: str | None) -> Path:
             _run_compiler(
                 program, (*flags, *extra, "-I", str(HOST), "-c", str(path), "-o", str(work / target))
             )
-        link = ("-shared",) if kernel is None else SANITIZER_FLAGS[sanitizer]
+        if kernel is not None:
+            link = SANITIZER_FLAGS[sanitizer]
+        else:
+            link = ("-shared", *(TRACE_LINK_FLAGS if sanitizer == "trace" else ()))
         objects = [str(work / target) for target, _, _ in sources]
         _run_compiler(program, (*link, *objects, "-o", str(work / "result")))
         (work / "result").replace(result)
     return result
 
 
-def _host_sources() -> list[Path]:
-    return [path for path in sorted(HOST.glob("*.cpp")) if path.name not in ("program.cpp", "trace.cpp")]
+def _host_sources(is_tracer: bool) -> list[Path]:
+    """Return what is linked with every kernel."""
+    left_out = ("program.cpp",) if is_tracer else ("program.cpp", "trace.cpp")
+    return [path for path in sorted(HOST.glob("*.cpp")) if path.name not in left_out]
 
 
 @cache

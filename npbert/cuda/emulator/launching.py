@@ -22,6 +22,7 @@ from npbert.cuda.emulator.errors import (
     OutOfBounds,
     RaceError,
 )
+from npbert.cuda.emulator.interception import Launch, current_interceptor
 from npbert.cuda.emulator.options import SCHEDULES, Options, current_options
 
 # What the emulated device has: shared memory for a block, and the instructions of this compute capability.
@@ -85,23 +86,27 @@ def run(
         raise ValueError(
             f"{kernel}: {shared_bytes} bytes of shared memory; a block has at most {SHARED_BYTES}"
         )
+    sizes = (three(grid), three(block))
+    interceptor = current_interceptor()
+    if interceptor is not None:
+        interceptor(Launch(program, kernel, *sizes, tuple(values), shared_bytes))
+        return
     how = current_options()
-    sizes = (_three(grid), _three(block))
     if how.sanitizer is None:
-        _run_here(program, kernel, sizes, values, shared_bytes, how)
+        run_library(load(build_library(program)), kernel, sizes, values, shared_bytes, how)
     else:
         _run_in_a_process(program, kernel, sizes, values, shared_bytes, how)
 
 
-def _run_here(
-    program: Program,
+def run_library(
+    library: ctypes.CDLL,
     kernel: str,
     sizes: tuple[tuple[int, int, int], tuple[int, int, int]],
     values: Sequence[Any],
     shared_bytes: int,
     how: Options,
 ) -> None:
-    library = _library(build_library(program))
+    """Run a kernel of a compiled library; `run` says what the rest is."""
     kept = [_c_value(value) for value in values]
     arguments = (ctypes.c_void_p * max(1, len(kept)))(*(ctypes.addressof(value) for value in kept))
     message = ctypes.create_string_buffer(MESSAGE_BYTES)
@@ -230,10 +235,12 @@ def _flushes_denormals(values: Sequence[Any]) -> bool:
 
 
 @cache
-def _library(path: Path) -> ctypes.CDLL:
+def load(path: Path) -> ctypes.CDLL:
+    """Return a compiled library."""
     return ctypes.CDLL(os.fspath(path))
 
 
-def _three(sizes: Sequence[int]) -> tuple[int, int, int]:
+def three(sizes: Sequence[int]) -> tuple[int, int, int]:
+    """Return the sizes of a grid or a block along x, y and z."""
     x, y, z = (*sizes, 1, 1)[:3]
     return int(x), int(y), int(z)

@@ -8,6 +8,8 @@
 
 #include <cstdlib>
 
+#include <dlfcn.h>
+
 extern "C" {
 
 struct TraceRange {
@@ -79,6 +81,12 @@ const TraceAccess *trace_end(std::uint64_t *how_many) {
     is_on = false;
     *how_many = count;
     return accesses;
+}
+
+// Where this library was loaded: instructions are addresses from there on.
+std::uint64_t trace_base() {
+    Dl_info info;
+    return dladdr(reinterpret_cast<void *>(trace_begin), &info) ? reinterpret_cast<std::uint64_t>(info.dli_fbase) : 0;
 }
 
 void trace_free() {
