@@ -60,6 +60,7 @@
 constexpr int LANES = 8;
 constexpr int GROUPS = 8;
 constexpr int THREADS = LANES * GROUPS;
+constexpr unsigned int WHOLE_WARP = 0xffffffff;
 
 constexpr int CHUNK = 16 / sizeof(ACC);    // numbers that one access of shared memory moves
 constexpr int PITCH = HEAD_WIDTH + CHUNK;  // of a row in shared memory: eight rows begin in eight other banks
@@ -234,14 +235,14 @@ __device__ __forceinline__ void put_sums(ACC (*tile)[PITCH], const ACC (&sums)[R
 
 __device__ __forceinline__ ACC sum_of_lanes(ACC x) {
 #pragma unroll
-    for (int distance = LANES / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(0xffffffff, x, distance);
+    for (int distance = LANES / 2; distance > 0; distance /= 2) x += __shfl_xor_sync(WHOLE_WARP, x, distance);
     return x;
 }
 
 __device__ __forceinline__ ACC maximum_of_lanes(ACC x) {
 #pragma unroll
     for (int distance = LANES / 2; distance > 0; distance /= 2)
-        x = maximum(x, __shfl_xor_sync(0xffffffff, x, distance));
+        x = maximum(x, __shfl_xor_sync(WHOLE_WARP, x, distance));
     return x;
 }
 
@@ -329,7 +330,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) softmax_attention_forwa
                 weights[row_of(r)][column_of(c)] = survives ? weight : 0;
             }
         }
-        __syncwarp();  // the lanes of a group have written the rows that they read
+        __syncwarp(WHOLE_WARP);  // the lanes of a group have written the rows that they read
         add_weighted<ROWS, FORWARD_COLUMNS>(sums, weights, value_tile);
     }
 
@@ -432,7 +433,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) softmax_attention_backw
                 if (dbias != nullptr && query < queries.text.count && key < keys.text.count)
                     dbias[pair_index(pairs, query, key)] = narrow(dscore);
             }
-        __syncwarp();  // the lanes of a group have written the rows that they read
+        __syncwarp(WHOLE_WARP);  // the lanes of a group have written the rows that they read
         add_weighted<ROWS, BACKWARD_COLUMNS>(sums, dscores, key_tile);
     }
     __syncthreads();  // nobody reads or loads queries any more
@@ -506,7 +507,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) softmax_attention_backw
                 probs[row_of(r)][column_of(c)] = survives ? prob * survivor_scale : 0;
                 dscores[row_of(r)][column_of(c)] = prob * (dprob - column_dots[column_of(c)]) * scale;
             }
-        __syncwarp();  // the lanes of a group have written the rows that they read
+        __syncwarp(WHOLE_WARP);  // the lanes of a group have written the rows that they read
         add_weighted<ROWS, BACKWARD_COLUMNS>(dkey, dscores, query_tile);
         add_weighted<ROWS, BACKWARD_COLUMNS>(dvalue, probs, dcontext_tile);
     }
