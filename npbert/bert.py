@@ -1,18 +1,19 @@
 """Bert, the object that users hold: parameters, configuration and tokenizer, and what they can do."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from npbert import ops
+from npbert.backends import find_backend
 from npbert.config import BertConfig
 from npbert.heads import HeadOptions, task_backward, task_forward
 from npbert.inputs import ModelInputs, check_dropout_seed, check_shape, floats, prepare_inputs
-from npbert.labels import LABELS_OF_TASK, prepare_labels
-from npbert.model import model_backward, model_forward
+from npbert.labels import LABELS_OF_TASK, Labels, prepare_labels
+from npbert.model import model_backward, model_forward, zeros_for_unused
+from npbert.ops.array_module import to_numpy
 from npbert.output import BertOutput, MaskPrediction
 from npbert.params import (
     BODY_PREFIX,
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
-# Each engine is a module with the names of npbert.ops.
-BACKENDS: Final[dict[str, ModuleType]] = {"reference": ops, "cpu": ops}
-DTYPES: Final = ("float32", "float64")
 DEFAULT_BATCH_TOKENS: Final = 4096
 
 
@@ -54,10 +52,12 @@ class Bert:
     task : str
         One of "encoder", "pretraining", "masked_lm", "next_sentence", "sequence_classification",
         "token_classification", "question_answering", "multiple_choice".
-    dtype : float32 or float64, optional
-        What is computed in. None: that of the parameters.
+    dtype : float32, float64, or float16 on a CUDA backend, optional
+        What is computed in. None: that of the parameters, but float32 at least.
     backend : str
-        "reference" (the textbook, `npbert.ops`) or "cpu" (at present the same).
+        "reference" (the textbook, `npbert.ops`), "cpu" (at present the same), "cuda" (kernels on a GPU, needs
+        CuPy: parameters, outputs and gradients are CuPy arrays; what comes in may be NumPy's) or
+        "cuda-emulated" (the same kernels on the CPU, slowly; needs a C++ compiler).
     pooling : PoolingSettings, optional
         How `encode` makes one vector of a text. None: the mean of its tokens, not normalised.
 
@@ -74,6 +74,8 @@ class Bert:
     ValueError
         If a parameter is missing, has a wrong shape or is not finite, or an argument is not one of the
         above.
+    npbert.errors.BackendError
+        If the backend cannot work on this machine; says what is missing.
 
     Examples
     --------
@@ -100,17 +102,21 @@ class Bert:
             _check_type("tokenizer", tokenizer, _tokenizer_class())
         if pooling is not None:
             _check_type("pooling", pooling, PoolingSettings)
-        self._ops = _engine(backend)
-        arrays = {name: np.asarray(value) for name, value in params.items()}
+        self._backend = find_backend(backend)
+        self._ops = self._backend.ops
+        arrays = {name: to_numpy(value) for name, value in params.items()}
         arrays = canonical_names(arrays, config, task)
         validate_params(arrays, config, task)
-        self.dtype = _computing_dtype(dtype, arrays)
+        self.dtype = _computing_dtype(dtype, arrays, self._backend.dtypes)
         if tokenizer is not None and tokenizer.vocab_size > config.vocab_size:
             raise ValueError(
                 f"the tokenizer has {tokenizer.vocab_size} words, more than vocab_size {config.vocab_size}"
             )
         self.config = config
-        self.params: Params = {name: value.astype(self.dtype, copy=False) for name, value in arrays.items()}
+        self.params: Params = {
+            name: self._backend.to_device(value.astype(self.dtype, copy=False))
+            for name, value in arrays.items()
+        }
         self.tokenizer = tokenizer
         self.task = task
         self.backend = backend
@@ -188,15 +194,8 @@ class Bert:
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, past_key_values_length
         )
         dropout_seed = check_dropout_seed(dropout_seed)
-        checked_labels = prepare_labels(
-            self.config,
-            self.task,
-            self.dtype,
-            inputs,
-            labels,
-            next_sentence_label,
-            start_positions,
-            end_positions,
+        checked_labels = self._prepare_labels(
+            inputs, labels, next_sentence_label, start_positions, end_positions
         )
         wanted = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         if self.task == "encoder":
@@ -258,15 +257,8 @@ class Bert:
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, past_key_values_length
         )
         dropout_seed = check_dropout_seed(dropout_seed)
-        checked_labels = prepare_labels(
-            self.config,
-            self.task,
-            self.dtype,
-            inputs,
-            labels,
-            next_sentence_label,
-            start_positions,
-            end_positions,
+        checked_labels = self._prepare_labels(
+            inputs, labels, next_sentence_label, start_positions, end_positions
         )
         if self.task == "encoder":
             raise ValueError('the task "encoder" has no loss; vjp gives the gradients of its outputs')
@@ -336,8 +328,8 @@ class Bert:
         )
         if self.task == "encoder":
             return body_grads, dinputs_embeds
-        grads = {name: np.zeros_like(value) for name, value in self.params.items()}
-        return grads | with_prefix(body_grads, BODY_PREFIX), dinputs_embeds
+        grads = zeros_for_unused(with_prefix(body_grads, BODY_PREFIX), self.params)
+        return grads, dinputs_embeds
 
     def encode(
         self,
@@ -361,7 +353,7 @@ class Bert:
         Returns
         -------
         embeddings : (n, D) floating, or (D,) for one str
-            In the model's dtype. No texts: (0, D).
+            A NumPy array in the model's dtype, or float32 where that is float16. No texts: (0, D).
 
         Raises
         ------
@@ -384,7 +376,8 @@ class Bert:
         if self._pooling_settings.do_lower_case:
             texts = [text.lower() if isinstance(text, str) else text for text in texts]
         rows = tokenizer.encode_ids(texts, max_length=self.max_tokens)
-        embeddings = np.empty((len(rows), self.config.hidden_size), dtype=self.dtype)
+        wide = np.result_type(self.dtype, np.float32)
+        embeddings = np.empty((len(rows), self.config.hidden_size), dtype=wide)
         body_params = self._body_params()
         with progress_bar("encoding", total=len(rows), enabled=progress) as advance:
             for batch in _batches_by_length(rows, batch_tokens):
@@ -434,7 +427,7 @@ class Bert:
         output = self.forward(input_ids=ids)
         logits = output.logits if output.prediction_logits is None else output.prediction_logits
         assert logits is not None
-        probs, _ = ops.softmax_forward(logits[0, masks, :limit])  # (masks, V)
+        probs, _ = ops.softmax_forward(to_numpy(logits[0])[masks, :limit])  # (masks, V)
         best = np.argsort(-probs, axis=-1, kind="stable")[:, :top_k]  # (masks, top_k)
         return [
             [
@@ -464,7 +457,8 @@ class Bert:
             files |= self.tokenizer.files()
         if self.pooling is not None:
             files |= pooling_files(self.pooling, self.config.hidden_size)
-        write_checkpoint(path, self.config, self.params, self.task, other_files=files)
+        params = {name: to_numpy(value) for name, value in self.params.items()}
+        write_checkpoint(path, self.config, params, self.task, other_files=files)
 
     # What the methods above share
 
@@ -477,17 +471,26 @@ class Bert:
         inputs_embeds: Any,
         past_key_values_length: int,
     ) -> ModelInputs:
-        return prepare_inputs(
-            self.config,
-            self.task,
-            self.dtype,
-            input_ids,
-            attention_mask,
-            token_type_ids,
-            position_ids,
-            inputs_embeds,
-            past_key_values_length,
+        inputs: ModelInputs = self._backend.to_device(
+            prepare_inputs(
+                self.config,
+                self.task,
+                self.dtype,
+                input_ids,
+                attention_mask,
+                token_type_ids,
+                position_ids,
+                inputs_embeds,
+                past_key_values_length,
+            )
         )
+        return inputs
+
+    def _prepare_labels(self, inputs: ModelInputs, *labels: Any) -> Labels:
+        checked: Labels = self._backend.to_device(
+            prepare_labels(self.config, self.task, self.dtype, inputs, *labels)
+        )
+        return checked
 
     def _body_params(self) -> Params:
         """The parameters of the body, without ``"bert."``."""
@@ -500,7 +503,7 @@ class Bert:
             raise ValueError(f"{name} is given, but the model has no pooler")
         array: Array = floats(name, value)
         check_shape(name, array, output.shape)
-        return array.astype(self.dtype, copy=False)
+        return self._backend.to_device(array.astype(self.dtype, copy=False))
 
     def _required_tokenizer(self, method: str) -> "WordPieceTokenizer":
         if self.tokenizer is None:
@@ -521,9 +524,13 @@ class Bert:
             input_ids[index, : len(row)] = row
             attention_mask[index, : len(row)] = True
         # The body takes texts one by one, whatever the task on top of it does with them.
-        inputs = prepare_inputs(self.config, "encoder", self.dtype, input_ids, attention_mask)
+        inputs = self._backend.to_device(
+            prepare_inputs(self.config, "encoder", self.dtype, input_ids, attention_mask)
+        )
         output, _ = model_forward(body_params, self.config, inputs, self._ops, keep_cache=False)
-        return pool(output.last_hidden_state, attention_mask, self._pooling_settings, self._ops)
+        # Half precision would lose digits in the mean.
+        hidden = output.last_hidden_state.astype(np.result_type(self.dtype, np.float32), copy=False)
+        return to_numpy(pool(hidden, inputs.key_mask, self._pooling_settings, self._ops))
 
 
 def _batches_by_length(rows: list[list[int]], batch_tokens: int) -> Iterator[list[int]]:
@@ -549,24 +556,20 @@ def _check_type(name: str, value: object, kind: type) -> None:
         raise ValueError(f"{name} is {value!r}; it must be a {kind.__name__} or None")
 
 
-def _engine(backend: str) -> ModuleType:
-    if backend in BACKENDS:
-        return BACKENDS[backend]
-    raise ValueError(f"backend is {backend!r}; available: {', '.join(BACKENDS)}")
-
-
-def named_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+def named_dtype(dtype: DTypeLike, allowed: Sequence[str]) -> np.dtype[Any]:
     try:
         result = np.dtype(dtype)
     except TypeError:
-        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(DTYPES)}") from None
-    if result.name not in DTYPES:
-        raise ValueError(f"dtype is {result.name}; it must be one of {', '.join(DTYPES)}")
+        raise ValueError(f"dtype is {dtype!r}; it must be one of {', '.join(allowed)}") from None
+    if result.name not in allowed:
+        raise ValueError(f"dtype is {result.name}; it must be one of {', '.join(allowed)}")
     return result
 
 
-def _computing_dtype(dtype: DTypeLike | None, params: Mapping[str, Array]) -> np.dtype[Any]:
+def _computing_dtype(
+    dtype: DTypeLike | None, params: Mapping[str, Array], allowed: Sequence[str]
+) -> np.dtype[Any]:
     """Return the dtype asked for, or the widest of the parameters' (half precision counts as float32)."""
     if dtype is not None:
-        return named_dtype(dtype)
-    return named_dtype(np.result_type(np.float32, *(value.dtype for value in params.values())))
+        return named_dtype(dtype, allowed)
+    return named_dtype(np.result_type(np.float32, *(value.dtype for value in params.values())), allowed)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from npbert.config import BertConfig
-from npbert.ops.array_module import Array
+from npbert.ops.array_module import Array, to_numpy
 from npbert.ops.embedding import default_position_ids
 
 
@@ -211,9 +211,9 @@ def floats(name: str, value: Any) -> Array:
 
 
 def as_array(name: str, value: Any) -> Array:
-    """Return ``value`` as a NumPy array, or raise a ValueError that names it."""
+    """Return ``value``, also a device's, as a NumPy array, or raise a ValueError that names it."""
     try:
-        return np.asarray(value)
+        return to_numpy(value)
     except ValueError:
         raise ValueError(f"{name} is no array: its rows differ in length") from None
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import DTypeLike
 
+from npbert.backends import find_backend
 from npbert.bert import Bert, named_dtype
 from npbert.checkpoint.huggingface import read_checkpoint, task_from_architectures
 from npbert.checkpoint.sentence_transformers import MODULES_NAME, read_pooling, transformer_directory
@@ -36,7 +37,7 @@ def load(
     task : str, optional
         As for `Bert`. None: what the configuration's ``architectures`` says, else "encoder". Where the
         checkpoint has nothing of the task's head, the head is freshly drawn, with a warning.
-    dtype : float32 or float64
+    dtype : float32 or float64, or float16 on a CUDA backend
         What is computed in.
     backend : str
         As for `Bert`.
@@ -54,6 +55,8 @@ def load(
     ValueError
         If a file is damaged, a tensor is missing, has a wrong shape or is not finite, or the
         configuration asks for something that npbert does not do. Names the file or the tensor.
+    npbert.errors.BackendError
+        If the backend cannot work on this machine; says what is missing.
 
     Warns
     -----
@@ -62,7 +65,7 @@ def load(
     """
     directory = find_directory(source)
     model_directory = transformer_directory(directory)
-    checkpoint = read_checkpoint(model_directory, named_dtype(dtype))
+    checkpoint = read_checkpoint(model_directory, named_dtype(dtype, find_backend(backend).dtypes))
     config = BertConfig.from_dict(checkpoint.config)
     if config_overrides:
         config = config.replace(**config_overrides)

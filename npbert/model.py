@@ -2,7 +2,8 @@
 
 Every function takes ``params``, the parameters of its own part under their local names (an encoder layer
 sees ``"attention.self.query.weight"``, without the ``"encoder.layer.3."`` before it), and ``ops``, the
-module whose operations it is built from: :mod:`npbert.ops`, or an engine with the same names.
+module whose operations it is built from: :mod:`npbert.ops`, or an engine with the same names, which may
+bring an encoder layer of its own, too.
 
 Backward functions return the gradient of the part's input and a dict of gradients, keyed like ``params``.
 Wherever a value was used twice (a residual connection; q, k and v of one input) its gradients are added
@@ -137,9 +138,9 @@ def self_attention_forward(
     y : (B, T, D)
     cache : SelfAttentionCache
     """
-    query, query_cache = _linear(params, "attention.self.query", hidden, ops)  # (B, T, D)
-    key, key_cache = _linear(params, "attention.self.key", hidden, ops)  # (B, T, D)
-    value, value_cache = _linear(params, "attention.self.value", hidden, ops)  # (B, T, D)
+    query, query_cache = dense_forward(params, "attention.self.query", hidden, ops)  # (B, T, D)
+    key, key_cache = dense_forward(params, "attention.self.key", hidden, ops)  # (B, T, D)
+    value, value_cache = dense_forward(params, "attention.self.value", hidden, ops)  # (B, T, D)
     q = ops.split_heads(query, config.num_attention_heads)  # (B, T, D) -> (B, N, T, H)
     k = ops.split_heads(key, config.num_attention_heads)
     v = ops.split_heads(value, config.num_attention_heads)
@@ -159,7 +160,7 @@ def self_attention_forward(
     context, attention_cache = ops.softmax_attention_forward(q, k, v, bias, key_mask, keep_mask, rate)
     merged = ops.merge_heads(context)  # (B, N, T, H) -> (B, T, D)
 
-    projected, projection_cache = _linear(params, "attention.output.dense", merged, ops)  # (B, T, D)
+    projected, projection_cache = dense_forward(params, "attention.output.dense", merged, ops)  # (B, T, D)
     rate = config.hidden_dropout_prob
     keep_mask = draw_keep_mask(projected, rate, dropout_seed, layer, SITE_ATTENTION_OUTPUT, ops)
     dropped, dropout_cache = ops.dropout_forward(projected, keep_mask, rate)
@@ -183,7 +184,7 @@ def self_attention_backward(
     grads: Params = {}
     dsum = _layernorm_backward(grads, "attention.output.LayerNorm", dy, cache.layernorm, ops)
     dprojected = ops.dropout_backward(dsum, cache.dropout)
-    dmerged = _linear_backward(grads, "attention.output.dense", dprojected, cache.projection, ops)
+    dmerged = dense_backward(grads, "attention.output.dense", dprojected, cache.projection, ops)
 
     dcontext = ops.split_heads(dmerged, config.num_attention_heads)  # (B, T, D) -> (B, N, T, H)
     dq, dk, dv, dbias = ops.softmax_attention_backward(dcontext, cache.attention)
@@ -195,9 +196,9 @@ def self_attention_backward(
         dk = dk + dk_position
         grads["attention.self.distance_embedding.weight"] = ddistance_embedding
 
-    dhidden_query = _linear_backward(grads, "attention.self.query", ops.merge_heads(dq), cache.query, ops)
-    dhidden_key = _linear_backward(grads, "attention.self.key", ops.merge_heads(dk), cache.key, ops)
-    dhidden_value = _linear_backward(grads, "attention.self.value", ops.merge_heads(dv), cache.value, ops)
+    dhidden_query = dense_backward(grads, "attention.self.query", ops.merge_heads(dq), cache.query, ops)
+    dhidden_key = dense_backward(grads, "attention.self.key", ops.merge_heads(dk), cache.key, ops)
+    dhidden_value = dense_backward(grads, "attention.self.value", ops.merge_heads(dv), cache.value, ops)
     dhidden = dsum + dhidden_query + dhidden_key + dhidden_value  # the residual, and three projections
     return dhidden, grads
 
@@ -224,9 +225,9 @@ def feed_forward_forward(
 
     Parameters and results are those of :func:`self_attention_forward`.
     """
-    widened, intermediate_cache = _linear(params, "intermediate.dense", hidden, ops)  # (B, T, F)
+    widened, intermediate_cache = dense_forward(params, "intermediate.dense", hidden, ops)  # (B, T, F)
     activated, activation_cache = ops.activation_forward(widened, config.hidden_act)  # (B, T, F)
-    projected, projection_cache = _linear(params, "output.dense", activated, ops)  # (B, T, D)
+    projected, projection_cache = dense_forward(params, "output.dense", activated, ops)  # (B, T, D)
     rate = config.hidden_dropout_prob
     keep_mask = draw_keep_mask(projected, rate, dropout_seed, layer, SITE_FEED_FORWARD_OUTPUT, ops)
     dropped, dropout_cache = ops.dropout_forward(projected, keep_mask, rate)
@@ -241,9 +242,9 @@ def feed_forward_backward(dy: Array, cache: FeedForwardCache, ops: ModuleType) -
     grads: Params = {}
     dsum = _layernorm_backward(grads, "output.LayerNorm", dy, cache.layernorm, ops)
     dprojected = ops.dropout_backward(dsum, cache.dropout)
-    dactivated = _linear_backward(grads, "output.dense", dprojected, cache.projection, ops)
+    dactivated = dense_backward(grads, "output.dense", dprojected, cache.projection, ops)
     dwidened = ops.activation_backward(dactivated, cache.activation)
-    dhidden_intermediate = _linear_backward(grads, "intermediate.dense", dwidened, cache.intermediate, ops)
+    dhidden_intermediate = dense_backward(grads, "intermediate.dense", dwidened, cache.intermediate, ops)
     dhidden = dsum + dhidden_intermediate  # the residual, and the way through the layer
     return dhidden, grads
 
@@ -298,7 +299,7 @@ class PoolerCache(NamedTuple):
 def pooler_forward(params: Params, hidden: Array, ops: ModuleType) -> tuple[Array, PoolerCache]:
     """Summarise a text by its first token: tanh of a linear layer of it.  (B, T, D) -> (B, D)"""
     first, cls_pooling_cache = ops.cls_pooling_forward(hidden)  # (B, T, D) -> (B, D)
-    linear, dense_cache = _linear(params, "dense", first, ops)
+    linear, dense_cache = dense_forward(params, "dense", first, ops)
     pooled, activation_cache = ops.activation_forward(linear, "tanh")
     return pooled, PoolerCache(cls_pooling_cache, dense_cache, activation_cache)
 
@@ -307,7 +308,7 @@ def pooler_backward(dpooled: Array, cache: PoolerCache, ops: ModuleType) -> tupl
     """Backward of :func:`pooler_forward`."""
     grads: Params = {}
     dlinear = ops.activation_backward(dpooled, cache.activation)
-    dfirst = _linear_backward(grads, "dense", dlinear, cache.dense, ops)
+    dfirst = dense_backward(grads, "dense", dlinear, cache.dense, ops)
     dhidden = ops.cls_pooling_backward(dfirst, cache.cls_pooling)  # (B, D) -> (B, T, D)
     return dhidden, grads
 
@@ -372,12 +373,13 @@ def model_forward(
     hidden, embeddings_cache = embeddings_forward(
         subset(params, "embeddings."), config, inputs, dropout_seed, ops
     )
+    layer_forward = getattr(ops, "encoder_layer_forward", encoder_layer_forward)
     hidden_states = [hidden]
     attentions = []
     layer_caches = []
     for layer in range(config.num_hidden_layers):
         layer_params = subset(params, f"encoder.layer.{layer}.")
-        hidden, layer_cache = encoder_layer_forward(
+        hidden, layer_cache = layer_forward(
             layer_params, config, hidden, inputs.key_mask, dropout_seed, layer, ops
         )
         if output_hidden_states:
@@ -432,8 +434,9 @@ def model_backward(
         dhidden_pooler, pooler_grads = pooler_backward(dpooler_output, cache.pooler, ops)
         dhidden = dhidden_pooler if dhidden is None else dhidden + dhidden_pooler
         grads |= with_prefix(pooler_grads, "pooler.")
+    layer_backward = getattr(ops, "encoder_layer_backward", encoder_layer_backward)
     for layer in reversed(range(config.num_hidden_layers)):
-        dhidden, layer_grads = encoder_layer_backward(dhidden, cache.layers[layer], config, ops)
+        dhidden, layer_grads = layer_backward(dhidden, cache.layers[layer], config, ops)
         grads |= with_prefix(layer_grads, f"encoder.layer.{layer}.")
     dinputs_embeds, embeddings_grads = embeddings_backward(
         dhidden, cache.embeddings, subset(params, "embeddings."), config, ops
@@ -463,12 +466,13 @@ def draw_keep_mask(
     return ops.dropout_keep_mask(shape or x.shape, rate, dropout_seed, layer, site, array_module(x))
 
 
-def _linear(params: Params, name: str, x: Array, ops: ModuleType) -> tuple[Array, Cache]:
+def dense_forward(params: Params, name: str, x: Array, ops: ModuleType) -> tuple[Array, Cache]:
+    """Apply the linear layer of this name, weight and bias."""
     y, cache = ops.linear_forward(x, params[f"{name}.weight"], params[f"{name}.bias"])
     return y, cache
 
 
-def _linear_backward(grads: Params, name: str, dy: Array, cache: Cache, ops: ModuleType) -> Array:
+def dense_backward(grads: Params, name: str, dy: Array, cache: Cache, ops: ModuleType) -> Array:
     """Return ``dx``; enter the parameters' gradients in ``grads``."""
     dx, grads[f"{name}.weight"], grads[f"{name}.bias"] = ops.linear_backward(dy, cache)
     return dx

@@ -413,8 +413,7 @@ VALUE = "encoder.layer.1.attention.self.value.weight"
     ("settings", "change", "parts"),
     [
         ({"task": "translation"}, {}, ["task is 'translation'", "masked_lm"]),
-        ({"backend": "cuda"}, {}, ["backend is 'cuda'", "reference", "cpu"]),
-        ({"backend": "abacus"}, {}, ["backend is 'abacus'", "reference"]),
+        ({"backend": "abacus"}, {}, ["backend is 'abacus'", "reference", "cpu", "cuda", "cuda-emulated"]),
         ({"dtype": np.float16}, {}, ["dtype is float16", "float32", "float64"]),
         ({"dtype": "int32"}, {}, ["dtype is int32", "float32"]),
         ({"dtype": "real"}, {}, ["dtype is 'real'", "float32"]),

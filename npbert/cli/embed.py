@@ -15,7 +15,7 @@ from npbert.checkpoint import replacing_files
 from npbert.cli.arguments import add_command, add_json, positive
 from npbert.cli.console import say
 from npbert.cli.errors import OK, CommandError
-from npbert.cli.models import add_encoder_option, load_encoder
+from npbert.cli.models import add_backend_option, add_encoder_option, load_encoder
 from npbert.cli.texts import STANDARD_INPUT, read_lines
 
 DESCRIPTION = """\
@@ -47,6 +47,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("-o", "--output", metavar="OUT.npy", required=True, help="the array to write")
     add_encoder_option(parser)
+    add_backend_option(parser)
     parser.add_argument(
         "--batch-tokens",
         type=positive,
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Read, encode, write, and say what was written."""
     output = _checked_output(arguments.output)  # now, not after minutes of work
     texts = read_lines(arguments.file)
-    bert = load_encoder(arguments.model, arguments.dtype)
+    bert = load_encoder(arguments.model, arguments.dtype, arguments.backend)
 
     start = time.perf_counter()
     vectors = bert.encode(texts, arguments.batch_tokens, progress=True)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from npbert.errors import BackendError
+
 OK, FAILED, BAD_USAGE = 0, 1, 2
 # As a shell reports a program that a signal ended: 128 and the signal's number (SIGINT, SIGPIPE).
 INTERRUPTED, BROKEN_PIPE = 130, 141
@@ -43,8 +45,8 @@ def exit_code_of(error: BaseException, program: str) -> int:
     Parameters
     ----------
     error : BaseException
-        npbert raises ValueError, TypeError and OSError for what a user got wrong; anything else is a
-        mistake of npbert's own.
+        npbert raises ValueError, TypeError and OSError for what a user got wrong, and BackendError for what
+        this machine lacks; anything else is a mistake of npbert's own.
     program : str
         What the message starts with, such as "npbert embed".
 
@@ -62,7 +64,7 @@ def exit_code_of(error: BaseException, program: str) -> int:
         complain(program, "error", f"out of memory{detail}; try fewer texts, or smaller batches")
     elif isinstance(error, OSError):
         complain(program, "error", _describe(error))
-    elif isinstance(error, CommandError | ValueError):
+    elif isinstance(error, CommandError | ValueError | BackendError):
         complain(program, "error", str(error))
     else:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -7,7 +7,7 @@ from typing import Any
 from npbert.cli.arguments import add_command, add_json, positive
 from npbert.cli.console import Column, say, table
 from npbert.cli.errors import OK, CommandError
-from npbert.cli.models import load_with_tokenizer
+from npbert.cli.models import add_backend_option, load_with_tokenizer
 from npbert.params import TASKS_WITH_DECODER
 
 DESCRIPTION = """\
@@ -38,12 +38,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--top-k", type=positive, default=5, metavar="K", help="words to show for each mask (default: 5)"
     )
+    add_backend_option(parser)
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Load, predict, and print."""
-    bert = load_with_tokenizer(arguments.model)
+    bert = load_with_tokenizer(arguments.model, backend=arguments.backend)
     if bert.task not in TASKS_WITH_DECODER:
         raise CommandError(
             f"{arguments.model}: a model for the task {bert.task!r}, which scores no words; "

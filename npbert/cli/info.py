@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import npbert
-from npbert.bert import BACKENDS
+from npbert.backends import BACKENDS, find_backend
 from npbert.checkpoint import PoolingSettings, find_installed_model, transformer_directory
 from npbert.checkpoint.huggingface import SHARD_PATTERN, WEIGHTS_NAME
 from npbert.checkpoint.source import INSTALLED_MODEL, find_directory
@@ -19,6 +19,7 @@ from npbert.cli.arguments import add_command, add_json
 from npbert.cli.console import Column, say, table
 from npbert.cli.errors import OK
 from npbert.cli.models import HOW_TO_INSTALL_WEIGHTS
+from npbert.errors import BackendError
 from npbert.tokenizer import WordPieceTokenizer
 
 DESCRIPTION = """\
@@ -69,15 +70,26 @@ def installation() -> dict[str, Any]:
         if library["user_api"] == "blas"
     ]
     installed = find_installed_model()
+    backends = {name: _what_is_missing(name) for name in BACKENDS}
     return {
         "npbert": npbert.__version__,
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": libraries,
         "cpus": _usable_cpus(),
-        "backends": list(BACKENDS),
+        "backends": [name for name, reason in backends.items() if reason is None],
+        "other backends": {name: reason for name, reason in backends.items() if reason is not None},
         INSTALLED_MODEL: None if installed is None else str(installed),
     }
+
+
+def _what_is_missing(backend: str) -> str | None:
+    """Return why a backend does not work here; None where it does."""
+    try:
+        find_backend(backend)
+    except BackendError as error:
+        return str(error)
+    return None
 
 
 def model(source: str) -> dict[str, Any]:

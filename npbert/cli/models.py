@@ -2,6 +2,7 @@
 
 import argparse
 
+from npbert.backends import BACKENDS
 from npbert.bert import Bert
 from npbert.checkpoint import find_installed_model
 from npbert.cli.errors import CommandError
@@ -19,7 +20,17 @@ def add_encoder_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_encoder(source: str | None, dtype: str = "float32") -> Bert:
+def add_backend_option(parser: argparse.ArgumentParser) -> None:
+    """Declare ``--backend``."""
+    parser.add_argument(
+        "--backend",
+        choices=tuple(BACKENDS),
+        default="cpu",
+        help="what computes (default: cpu); npbert info says which work here",
+    )
+
+
+def load_encoder(source: str | None, dtype: str = "float32", backend: str = "cpu") -> Bert:
     """Load the model that turns texts into vectors.
 
     Parameters
@@ -28,6 +39,8 @@ def load_encoder(source: str | None, dtype: str = "float32") -> Bert:
         As for `npbert.load`. None: the installed sentence encoder.
     dtype : str
         What is computed in.
+    backend : str
+        What computes.
 
     Returns
     -------
@@ -45,12 +58,14 @@ def load_encoder(source: str | None, dtype: str = "float32") -> Bert:
             raise CommandError(f"no model: give --model DIR, or install one: {HOW_TO_INSTALL_WEIGHTS}")
         source = str(installed)
     # Vectors come from the encoder: a head, which the checkpoint may lack, is of no use here.
-    return load_with_tokenizer(source, task="encoder", dtype=dtype)
+    return load_with_tokenizer(source, task="encoder", dtype=dtype, backend=backend)
 
 
-def load_with_tokenizer(source: str, task: str | None = None, dtype: str = "float32") -> Bert:
+def load_with_tokenizer(
+    source: str, task: str | None = None, dtype: str = "float32", backend: str = "cpu"
+) -> Bert:
     """Load a model that must be able to read text."""
-    bert = load(source, task=task, dtype=dtype)
+    bert = load(source, task=task, dtype=dtype, backend=backend)
     if bert.tokenizer is None:
         raise CommandError(f"{source}: no tokenizer; the directory needs a vocab.txt or tokenizer.json")
     return bert

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from npbert.cli.arguments import add_command, add_json, positive
 from npbert.cli.console import Column, printable, say, table
 from npbert.cli.errors import OK, CommandError, UsageError
-from npbert.cli.models import add_encoder_option, load_encoder
+from npbert.cli.models import add_backend_option, add_encoder_option, load_encoder
 from npbert.cli.texts import name_of, read_lines
 
 DESCRIPTION = """\
@@ -46,6 +46,7 @@ def add_parser(commands: Any) -> None:
         "--top-k", type=positive, default=5, metavar="K", help="lines to show for each query (default: 5)"
     )
     add_encoder_option(parser)
+    add_backend_option(parser)
     add_json(parser)
 
 
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     texts = [lines[number - 1] for number in numbers]
     if not texts:
         raise CommandError(f"{name_of(arguments.corpus)}: all lines are empty; there is nothing to search")
-    bert = load_encoder(arguments.model)
+    bert = load_encoder(arguments.model, backend=arguments.backend)
     vectors = bert.encode(texts, progress=True)
     matches = best_matches(bert.encode(arguments.queries), vectors, arguments.top_k)
 

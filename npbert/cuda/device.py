@@ -3,10 +3,12 @@
 import os
 from typing import Any, Final
 
+from npbert.errors import BackendError
+
 HOW_TO_INSTALL: Final = 'pip install "npbert[cuda13]" (or "npbert[cuda12]", for a driver of CUDA 12)'
 
 
-class DeviceError(RuntimeError):
+class DeviceError(BackendError):
     """CuPy, a CUDA device or CUDA's compiler is missing; the message says which, and what to install."""
 
 
@@ -58,9 +60,10 @@ def _why(runtime: Any) -> str:
     if driver == 0:
         return "NVIDIA's driver is not installed; kernels need it, and a GPU"
     if driver // 1000 < needed // 1000:
+        instead = ', or pip install "npbert[cuda12]" in place of this CuPy' if driver // 1000 == 12 else ""
         return (
             f"the driver is one of CUDA {_release(driver)}, this CuPy is for CUDA {_release(needed)}; "
-            f'update the driver, or pip install "npbert[cuda{driver // 1000}]" in place of this CuPy'
+            f"update the driver{instead}"
         )
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     hidden = "" if visible is None else f"; CUDA_VISIBLE_DEVICES is {visible!r}"

@@ -23,3 +23,15 @@ def array_module(x: Any) -> Any:
     if cupy is not None and isinstance(x, cupy.ndarray):
         return cupy
     return np
+
+
+def to_numpy(x: Any) -> Array:
+    """Return an array of either library as NumPy's, copied from the device if need be; others are converted.
+
+    Examples
+    --------
+    >>> to_numpy([1, 2])
+    array([1, 2])
+    """
+    xp = array_module(x)
+    return np.asarray(x) if xp is np else xp.asnumpy(x)

@@ -1,7 +1,9 @@
 """What can go wrong on the emulator, by kind of mistake."""
 
+from npbert.errors import BackendError
 
-class EmulatorError(RuntimeError):
+
+class EmulatorError(BackendError):
     """A kernel could not be compiled or run: no compiler, a compile error, a cache that cannot be written."""
 
 

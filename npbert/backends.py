@@ -1,0 +1,85 @@
+"""Which engine a `Bert` computes with, and where its arrays live.
+
+An engine is a module with the names of :mod:`npbert.ops`; one that can do a whole encoder layer better than
+op by op has ``encoder_layer_forward`` and ``encoder_layer_backward``, too. Engines are imported when they are
+asked for.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+
+from npbert import ops
+
+
+class Backend(NamedTuple):
+    """An engine and its arrays."""
+
+    name: str
+    ops: ModuleType  # npbert.ops, or an engine with the same names
+    xp: Any  # the module of its arrays: numpy or cupy
+    dtypes: tuple[str, ...]  # what it can compute in
+
+    def to_device(self, value: Any) -> Any:
+        """Return a NumPy array, or a NamedTuple with some, as the engine's arrays; anything else as it is."""
+        if isinstance(value, np.ndarray):
+            return self.xp.asarray(value)
+        if isinstance(value, tuple) and hasattr(value, "_replace"):
+            return value._replace(**{name: self.to_device(field) for name, field in value._asdict().items()})
+        return value
+
+
+def find_backend(name: str) -> Backend:
+    """Return the backend of this name.
+
+    Parameters
+    ----------
+    name : str
+        One of `BACKENDS`.
+
+    Returns
+    -------
+    Backend
+
+    Raises
+    ------
+    ValueError
+        For another name.
+    BackendError
+        If it cannot work on this machine: says what is missing, and what to do.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"backend is {name!r}; available: {', '.join(BACKENDS)}")
+    return BACKENDS[name]()
+
+
+def _reference() -> Backend:
+    return Backend("reference", ops, np, ("float32", "float64"))
+
+
+def _cpu() -> Backend:
+    return Backend("cpu", ops, np, ("float32", "float64"))
+
+
+def _cuda() -> Backend:
+    from npbert import cuda
+    from npbert.cuda.device import require_device
+
+    return Backend("cuda", cuda, require_device(), ("float32", "float64", "float16"))
+
+
+def _cuda_emulated() -> Backend:
+    from npbert import cuda
+
+    cuda.emulator.compiler()  # raises an error where there is none
+    return Backend("cuda-emulated", cuda, np, ("float32", "float64", "float16"))
+
+
+BACKENDS: Final[dict[str, Callable[[], Backend]]] = {
+    "reference": _reference,
+    "cpu": _cpu,
+    "cuda": _cuda,
+    "cuda-emulated": _cuda_emulated,
+}

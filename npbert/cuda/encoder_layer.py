@@ -1,0 +1,227 @@
+"""A whole encoder layer from fused kernels: what :mod:`npbert.model` does op by op, in fewer passes.
+
+Three things are fused that the textbook does one after the other, each a trip through memory: dropout of the
+attention probabilities, which are never stored; the bias and the activation; the residual and the layernorm.
+Masks are the textbook's, bit for bit. A layer with relative positions or another activation than GELU is the
+textbook's, run with this engine's ops.
+"""
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from npbert import model
+from npbert.config import BertConfig
+from npbert.cuda.attention_options import AttentionDropout, AttentionOptions, Sequences
+from npbert.cuda.gelu import GELU_FORMS, bias_gelu_backward, bias_gelu_forward
+from npbert.cuda.layernorm import residual_layernorm_backward, residual_layernorm_forward
+from npbert.cuda.softmax_attention import CudaAttentionCache, attention_backward, attention_forward
+from npbert.model import Params, dense_backward, dense_forward, draw_keep_mask
+from npbert.ops.array_module import Array
+from npbert.ops.dropout import SITE_ATTENTION_OUTPUT, SITE_ATTENTION_PROBS, SITE_FEED_FORWARD_OUTPUT
+
+
+class FusedAttentionCache(NamedTuple):
+    """What the way back through self-attention needs; ``attention.probs`` recomputes the probabilities."""
+
+    query: Any
+    key: Any
+    value: Any
+    attention: Any
+    projection: Any
+    dropout: Any
+    layernorm: Any
+
+
+class FusedFeedForwardCache(NamedTuple):
+    """What the way back through the feed-forward part needs."""
+
+    intermediate: Any
+    activation: Any
+    projection: Any
+    dropout: Any
+    layernorm: Any
+
+
+class FusedLayerCache(NamedTuple):
+    """What :func:`encoder_layer_backward` needs."""
+
+    self_attention: FusedAttentionCache
+    feed_forward: FusedFeedForwardCache
+
+
+def encoder_layer_forward(
+    params: Params,
+    config: BertConfig,
+    hidden: Array,
+    key_mask: Array | None,
+    dropout_seed: int | None,
+    layer: int,
+    ops: ModuleType,
+) -> tuple[Array, FusedLayerCache | model.EncoderLayerCache]:
+    """Apply one encoder layer; see :func:`npbert.model.encoder_layer_forward`.  (B, T, D) -> (B, T, D)
+
+    Parameters
+    ----------
+    params : dict of str to array
+        The layer's parameters, under names like ``"attention.self.query.weight"``.
+    config : BertConfig
+    hidden : (B, T, D) floating
+    key_mask : (B, T) bool or None
+        True for real tokens.
+    dropout_seed : int or None
+    layer : int
+        Which layer this is; only dropout depends on it.
+    ops : module
+        This engine.
+
+    Returns
+    -------
+    y : (B, T, D)
+    cache : FusedLayerCache, or EncoderLayerCache of the textbook where its layer was run
+    """
+    if not _is_fused(config):
+        return model.encoder_layer_forward(params, config, hidden, key_mask, dropout_seed, layer, ops)
+    attended, attention_cache = _attention_forward(params, config, hidden, key_mask, dropout_seed, layer, ops)
+    y, feed_forward_cache = _feed_forward_forward(params, config, attended, dropout_seed, layer, ops)
+    return y, FusedLayerCache(attention_cache, feed_forward_cache)
+
+
+def encoder_layer_backward(
+    dy: Array,
+    cache: FusedLayerCache | model.EncoderLayerCache,
+    config: BertConfig,
+    ops: ModuleType,
+) -> tuple[Array, Params]:
+    """Backward of :func:`encoder_layer_forward`.
+
+    Parameters
+    ----------
+    dy : (B, T, D) floating
+    cache : what the forward returned
+    config : BertConfig
+    ops : module
+
+    Returns
+    -------
+    dhidden : (B, T, D)
+    grads : dict of str to array
+        Keyed like the layer's parameters.
+    """
+    if isinstance(cache, model.EncoderLayerCache):
+        return model.encoder_layer_backward(dy, cache, config, ops)
+    dattended, feed_forward_grads = _feed_forward_backward(dy, cache.feed_forward, ops)
+    dhidden, attention_grads = _attention_backward(dattended, cache.self_attention, ops)
+    return dhidden, attention_grads | feed_forward_grads
+
+
+def _is_fused(config: BertConfig) -> bool:
+    return config.position_embedding_type in ("absolute", "sinusoidal") and config.hidden_act in GELU_FORMS
+
+
+def _attention_forward(
+    params: Params,
+    config: BertConfig,
+    hidden: Array,
+    key_mask: Array | None,
+    dropout_seed: int | None,
+    layer: int,
+    ops: ModuleType,
+) -> tuple[Array, FusedAttentionCache]:
+    query, query_cache = dense_forward(params, "attention.self.query", hidden, ops)  # (B, T, D)
+    key, key_cache = dense_forward(params, "attention.self.key", hidden, ops)  # (B, T, D)
+    value, value_cache = dense_forward(params, "attention.self.value", hidden, ops)  # (B, T, D)
+    batch, tokens, _ = hidden.shape
+    rows = (batch * tokens, config.num_attention_heads, -1)
+    q, k, v = query.reshape(rows), key.reshape(rows), value.reshape(rows)  # (B, T, D) -> (B*T, N, H)
+
+    rate = config.attention_probs_dropout_prob
+    dropout = None
+    if dropout_seed is not None and rate > 0:
+        dropout = AttentionDropout(rate, dropout_seed, layer, SITE_ATTENTION_PROBS)
+    sequences = Sequences(batch, tokens, tokens)
+    options = AttentionOptions(key_mask=None if key_mask is None else key_mask.reshape(-1), dropout=dropout)
+    context, lse = attention_forward(q, k, v, sequences, options)  # (B*T, N, H)
+    attention_cache = CudaAttentionCache(q, k, v, context, lse, sequences, options)
+    merged = context.reshape(hidden.shape)  # (B*T, N, H) -> (B, T, D)
+
+    projected, projection_cache = dense_forward(params, "attention.output.dense", merged, ops)  # (B, T, D)
+    rate = config.hidden_dropout_prob
+    keep_mask = draw_keep_mask(projected, rate, dropout_seed, layer, SITE_ATTENTION_OUTPUT, ops)
+    dropped, dropout_cache = ops.dropout_forward(projected, keep_mask, rate)
+    y, layernorm_cache = _residual_layernorm(params, "attention.output.LayerNorm", config, dropped, hidden)
+    return y, FusedAttentionCache(
+        query_cache,
+        key_cache,
+        value_cache,
+        attention_cache,
+        projection_cache,
+        dropout_cache,
+        layernorm_cache,
+    )
+
+
+def _attention_backward(dy: Array, cache: FusedAttentionCache, ops: ModuleType) -> tuple[Array, Params]:
+    grads: Params = {}
+    dsum = _residual_layernorm_backward(grads, "attention.output.LayerNorm", dy, cache.layernorm)
+    dprojected = ops.dropout_backward(dsum, cache.dropout)
+    dmerged = dense_backward(grads, "attention.output.dense", dprojected, cache.projection, ops)
+
+    dcontext = dmerged.reshape(cache.attention.q.shape)  # (B, T, D) -> (B*T, N, H)
+    dq, dk, dv, _ = attention_backward(dcontext, *cache.attention)
+    dquery, dkey, dvalue = (d.reshape(dy.shape) for d in (dq, dk, dv))  # (B*T, N, H) -> (B, T, D)
+
+    dhidden_query = dense_backward(grads, "attention.self.query", dquery, cache.query, ops)
+    dhidden_key = dense_backward(grads, "attention.self.key", dkey, cache.key, ops)
+    dhidden_value = dense_backward(grads, "attention.self.value", dvalue, cache.value, ops)
+    dhidden = dsum + dhidden_query + dhidden_key + dhidden_value  # the residual, and three projections
+    return dhidden, grads
+
+
+def _feed_forward_forward(
+    params: Params,
+    config: BertConfig,
+    hidden: Array,
+    dropout_seed: int | None,
+    layer: int,
+    ops: ModuleType,
+) -> tuple[Array, FusedFeedForwardCache]:
+    # The bias is left to the activation's kernel.
+    widened, intermediate_cache = ops.linear_forward(hidden, params["intermediate.dense.weight"], None)
+    activated, activation_cache = bias_gelu_forward(
+        widened, params["intermediate.dense.bias"], GELU_FORMS[config.hidden_act]
+    )  # (B, T, F)
+    projected, projection_cache = dense_forward(params, "output.dense", activated, ops)  # (B, T, D)
+    rate = config.hidden_dropout_prob
+    keep_mask = draw_keep_mask(projected, rate, dropout_seed, layer, SITE_FEED_FORWARD_OUTPUT, ops)
+    dropped, dropout_cache = ops.dropout_forward(projected, keep_mask, rate)
+    y, layernorm_cache = _residual_layernorm(params, "output.LayerNorm", config, dropped, hidden)
+    return y, FusedFeedForwardCache(
+        intermediate_cache, activation_cache, projection_cache, dropout_cache, layernorm_cache
+    )
+
+
+def _feed_forward_backward(dy: Array, cache: FusedFeedForwardCache, ops: ModuleType) -> tuple[Array, Params]:
+    grads: Params = {}
+    dsum = _residual_layernorm_backward(grads, "output.LayerNorm", dy, cache.layernorm)
+    dprojected = ops.dropout_backward(dsum, cache.dropout)
+    dactivated = dense_backward(grads, "output.dense", dprojected, cache.projection, ops)
+    dwidened, grads["intermediate.dense.bias"] = bias_gelu_backward(dactivated, cache.activation)
+    dhidden_intermediate, grads["intermediate.dense.weight"], _ = ops.linear_backward(
+        dwidened, cache.intermediate
+    )
+    dhidden = dsum + dhidden_intermediate  # the residual, and the way through the layer
+    return dhidden, grads
+
+
+def _residual_layernorm(
+    params: Params, name: str, config: BertConfig, x: Array, residual: Array
+) -> tuple[Array, Any]:
+    weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
+    y, cache = residual_layernorm_forward(x, residual, weight, bias, config.layer_norm_eps)
+    return y, cache
+
+
+def _residual_layernorm_backward(grads: Params, name: str, dy: Array, cache: Any) -> Array:
+    """Return the gradient of x + residual; enter the parameters' gradients in ``grads``."""
+    dsum, grads[f"{name}.weight"], grads[f"{name}.bias"] = residual_layernorm_backward(dy, cache)
+    return dsum
