@@ -162,7 +162,7 @@ def _run_in_a_process(
         environment = {
             **os.environ,
             "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:exitcode=66",
-            "TSAN_OPTIONS": "exitcode=66:report_signal_unsafe=0",
+            "TSAN_OPTIONS": "exitcode=66:report_signal_unsafe=0:atexit_sleep_ms=0",  # else a second a launch
         }
         result = subprocess.run(
             [executable, file], capture_output=True, text=True, check=False, env=environment
