@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from npbert.cuda.arguments import check_floating, check_one_place, check_shape
 from npbert.cuda.runtime import Kernel, launch, storage_defines
@@ -67,49 +68,26 @@ def embedding_forward(
     ValueError
         For a wrong dtype or shape, arrays in different places, or, in NumPy arrays, an id outside its table.
     """
-    op = "embedding_forward"
-    if (input_ids is None) == (inputs_embeds is None):
-        given = "neither" if input_ids is None else "both"
-        raise ValueError(f"{op}: {given} of input_ids and inputs_embeds given; exactly one is needed")
     tables = {
         "word_embeddings": word_embeddings,
         "position_embeddings": position_embeddings,
         "token_type_embeddings": token_type_embeddings,
     }
-    check_floating(op, inputs_embeds=inputs_embeds, **tables)
-    width = word_embeddings.shape[-1]
-    for name, table in tables.items():
-        if table is not None and (table.ndim != 2 or table.shape[1] != width):
-            raise ValueError(f"{op}: {name} has shape {table.shape}; expected (rows, {width})")
-    if padding_idx is not None and not 0 <= padding_idx < len(word_embeddings):
-        raise ValueError(
-            f"{op}: padding_idx is {padding_idx}; word_embeddings has {len(word_embeddings)} rows"
-        )
-
-    shape = token_type_ids.shape
     ids = {"input_ids": input_ids, "position_ids": position_ids, "token_type_ids": token_type_ids}
-    check_one_place(op, **tables, **ids)
-    for (name, array), table in zip(ids.items(), tables.values(), strict=True):
-        if array is not None:
-            check_shape(op, name, array, shape)
-            _check_ids(f"{op}: {name}", array, table)
+    if (input_ids is None) == (inputs_embeds is None):
+        given = "neither" if input_ids is None else "both"
+        raise ValueError(f"embedding_forward: {given} of input_ids and inputs_embeds given; one is needed")
+    _check_tables(tables, inputs_embeds, padding_idx)
+    _check_ids(ids, tables)
+    shape, width = token_type_ids.shape, word_embeddings.shape[1]
     if inputs_embeds is not None:
-        check_shape(op, "inputs_embeds", inputs_embeds, (*shape, width))
+        check_shape("embedding_forward", "inputs_embeds", inputs_embeds, (*shape, width))
 
-    xp = array_module(word_embeddings)
-    input_ids, position_ids, token_type_ids = (
-        None if array is None else xp.ascontiguousarray(array, dtype=np.int64) for array in ids.values()
-    )
-    word_vectors, positions, types = (
-        None if array is None else xp.ascontiguousarray(array)
-        for array in (
-            word_embeddings if inputs_embeds is None else inputs_embeds,
-            position_embeddings,
-            token_type_embeddings,
-        )
-    )
+    input_ids, position_ids, token_type_ids = (_contiguous(array, np.int64) for array in ids.values())
+    words, positions, types = (_contiguous(table) for table in tables.values())
+    word_vectors = words if inputs_embeds is None else _contiguous(inputs_embeds)
     tokens = math.prod(shape)
-    y = xp.empty((*shape, width), dtype=word_embeddings.dtype)
+    y = array_module(types).empty((*shape, width), dtype=types.dtype)
     launch(
         Kernel(FILE, "embedding_forward", storage_defines(y.dtype)),
         grid=_grid(tokens, y),
@@ -124,7 +102,7 @@ def embedding_forward(
             y,
             tokens,
             width,
-            tokens if input_ids is None else len(word_vectors),
+            tokens if inputs_embeds is not None else len(words),
             0 if positions is None else len(positions),
             len(types),
         ],
@@ -133,9 +111,9 @@ def embedding_forward(
         input_ids,
         position_ids,
         token_type_ids,
-        word_embeddings.shape,
-        None if position_embeddings is None else position_embeddings.shape,
-        token_type_embeddings.shape,
+        words.shape,
+        None if positions is None else positions.shape,
+        types.shape,
         padding_idx,
     )
     return y, cache
@@ -233,9 +211,36 @@ def _grid(rows: int, array: Array) -> tuple[int, int]:
     return max(-(-rows // WARPS), 1), max(-(-array.shape[-1] // columns_of_a_warp), 1)
 
 
-def _check_ids(name: str, ids: Any, table: Array | None) -> None:
-    """Check that ids are integers and, in NumPy arrays, that the table has those rows."""
-    if ids.dtype.kind not in "iu":
-        raise ValueError(f"{name} is {ids.dtype}; it must hold integers")
-    if table is not None and array_module(ids) is np:
-        check_range(name, ids, len(table), "rows of the table")
+def _contiguous(array: Array | None, dtype: DTypeLike | None = None) -> Any:
+    return None if array is None else array_module(array).ascontiguousarray(array, dtype=dtype)
+
+
+def _check_tables(tables: dict[str, Any], inputs_embeds: Array | None, padding_idx: int | None) -> None:
+    op = "embedding_forward"
+    check_floating(op, **tables, inputs_embeds=inputs_embeds)
+    rows, width = (*tables["word_embeddings"].shape, 0, 0)[:2]
+    for name, table in tables.items():
+        if table is not None and (table.ndim != 2 or table.shape[1] != width):
+            raise ValueError(
+                f"{op}: {name} has shape {table.shape}; expected (rows, D), D of word_embeddings"
+            )
+    if padding_idx is not None and not 0 <= padding_idx < rows:
+        raise ValueError(
+            f"{op}: padding_idx is {padding_idx}; it must be in [0, {rows}), a row of word_embeddings"
+        )
+
+
+def _check_ids(ids: dict[str, Any], tables: dict[str, Any]) -> None:
+    """Check that ids are integers, one a token, and that the tables have those rows: in NumPy arrays only."""
+    op = "embedding_forward"
+    given = {name: array for name, array in ids.items() if array is not None}
+    for name, array in given.items():
+        if not hasattr(array, "dtype") or array.dtype.kind not in "iu":
+            what = getattr(array, "dtype", type(array).__name__)
+            raise ValueError(f"{op}: {name} is {what}; it must be an array of integers")
+    check_one_place(op, **given, **tables)
+    for (name, array), (table_name, table) in zip(ids.items(), tables.items(), strict=True):
+        if array is not None:
+            check_shape(op, name, array, ids["token_type_ids"].shape)
+            if table is not None and array_module(array) is np:
+                check_range(f"{op}: {name}", array, len(table), f"the number of rows of {table_name}")
