@@ -1,19 +1,25 @@
-"""Two options for pytest, with which .ci/run makes sure that every test has run somewhere.
+"""Options for pytest: two with which .ci/run makes sure that every test has run somewhere, and --cuda.
 
 The default run skips the comparisons whose peers (torch, transformers, ...) are not installed. Once they
 are, ``pytest --rest --no-skips`` runs what is left and takes no excuse.
+
+``pytest --cuda`` runs on a CUDA device the tests that otherwise run their kernels emulated. It leaves out the
+tests that run no kernel, which a device cannot change, and those of what only the emulator has: schedules,
+sanitizers, traces.
 """
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
 
 PASSED = "npbert/passed"  # key in pytest's cache: ids of the tests that passed in the last run without --rest
+# Fixtures of tests/cuda: of a test that runs kernels, and of one that needs the emulator for it.
+RUNS_KERNELS, EMULATOR_ONLY = "compiler", "emulated"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Declare ``--rest`` and ``--no-skips``."""
+    """Declare ``--rest``, ``--no-skips`` and ``--cuda``."""
     group = parser.getgroup("npbert")
     group.addoption(
         "--rest",
@@ -21,26 +27,51 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run the tests marked oracle and those that did not pass in the last run without --rest",
     )
     group.addoption("--no-skips", action="store_true", help="a skip or an expected failure is a failure")
+    group.addoption(
+        "--cuda", action="store_true", help="run on a CUDA device the tests of kernels, and no others"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stop at once where ``--cuda`` cannot be had."""
+    if config.getoption("--cuda"):
+        from npbert.cuda.device import DeviceError, require_device
+
+        try:
+            require_device()
+        except DeviceError as error:
+            raise pytest.UsageError(f"--cuda: {error}") from None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out, with ``--rest``, what has passed already.
+    """Leave out, with ``--cuda``, what a device does not run, and, with ``--rest``, what has passed already.
 
     A test marked oracle is never left out: what it does may depend on which peers are installed.
     """
-    if not config.getoption("--rest"):
-        return
-    passed = set(config.cache.get(PASSED, []))
-    done = [item for item in items if item.nodeid in passed and item.get_closest_marker("oracle") is None]
-    config.hook.pytest_deselected(items=done)
-    done_ids = {item.nodeid for item in done}
-    items[:] = [item for item in items if item.nodeid not in done_ids]
+    if config.getoption("--cuda"):
+        _keep(config, items, _runs_on_a_device)
+    if config.getoption("--rest"):
+        passed = set(config.cache.get(PASSED, []))
+        _keep(config, items, lambda item: item.nodeid not in passed or item.get_closest_marker("oracle"))
+
+
+def _runs_on_a_device(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return RUNS_KERNELS in fixtures and EMULATOR_ONLY not in fixtures
+
+
+def _keep(config: pytest.Config, items: list[pytest.Item], wanted: Callable[[pytest.Item], Any]) -> None:
+    kept = [item for item in items if wanted(item)]
+    kept_ids = {item.nodeid for item in kept}
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept_ids])
+    items[:] = kept
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Remember what passed, for a later ``--rest``."""
     cache = getattr(config, "cache", None)  # -p no:cacheprovider takes it away
-    if cache is not None and not config.getoption("--rest"):
+    is_default_run = not config.getoption("--rest") and not config.getoption("--cuda")
+    if cache is not None and is_default_run:
         passed = terminalreporter.stats.get("passed", [])
         cache.set(PASSED, [report.nodeid for report in passed])
 

@@ -19,8 +19,6 @@ from npbert.ops.array_module import array_module
 
 # What CuPy compiles with, beside -ftz=true, which it always adds.
 CUPY_OPTIONS = ("-std=c++17",)
-# More dynamic shared memory than this has to be asked for.
-DEFAULT_SHARED_BYTES = 48 * 1024
 
 STORAGE = {
     "float64": (("REAL", "double"), ("ACC", "double")),
@@ -87,8 +85,8 @@ def launch(
     parameters = _signatures(kernel.file)[kernel.name]
     values = bind_arguments(kernel.name, parameters, dict(kernel.defines), args)
     check_grid(kernel.name, grid, block)
-    xp = next((array_module(value) for value in args if hasattr(value, "dtype") and np.ndim(value)), np)
-    if xp is np:
+    on_device = next((value for value in args if array_module(value) is not np), None)
+    if on_device is None:
         emulator.run(
             emulator.Program(kernel_source(kernel.file), kernel.defines, kernel.file),
             kernel.name,
@@ -99,11 +97,13 @@ def launch(
         )
     else:
         compiled = _compile_for_cupy(kernel)
-        if shared_bytes > DEFAULT_SHARED_BYTES:
-            compiled.max_dynamic_shared_size_bytes = shared_bytes
         # CuPy takes None for no argument at all; a null pointer is an integer of a pointer's size.
         pointers = tuple(np.uintp(0) if value is None else value for value in values)
-        compiled(_three(grid), _three(block), pointers, shared_mem=shared_bytes)
+        with on_device.device:  # the current one may be another
+            # More than 48 KiB, with what the kernel itself declares, has to be asked for.
+            if shared_bytes > compiled.max_dynamic_shared_size_bytes:
+                compiled.max_dynamic_shared_size_bytes = shared_bytes
+            compiled(_three(grid), _three(block), pointers, shared_mem=shared_bytes)
 
 
 def multiprocessor_limit(x: Any) -> int:

@@ -1,5 +1,7 @@
 """Where kernels run, and what happens where they cannot."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from tests.cuda import kernel_contract
@@ -28,3 +30,15 @@ def emulated(compiler: None) -> None:
     """Skip a test of what only the emulator offers: schedules, sanitizers."""
     if kernel_contract.ON_DEVICE:
         pytest.skip("--cuda: a device has no such switch")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def launched_on_device() -> Iterator[None]:
+    """With ``--cuda``, no kernel runs emulated, whatever arrays a test gives to its launcher."""
+    if not kernel_contract.ON_DEVICE:
+        yield
+        return
+    from npbert.cuda import emulator
+
+    with emulator.intercepted(kernel_contract.launch_on_device):
+        yield

@@ -75,8 +75,8 @@ def assert_kernel_contract(
         The unfused op in float16, where the textbook's takes no such arrays: see `rounded_from_float32`.
     """
     textbook = Op(textbook_forward, textbook_backward, tuple(args), tuple(gradients), tuple(unused), terms)
-    engine = _placed(
-        Op(engine_forward, engine_backward, textbook.args, textbook.names, textbook.unused, terms)
+    engine = Op(
+        placed(engine_forward), placed(engine_backward), textbook.args, textbook.names, textbook.unused, terms
     )
     dy = np.asarray(rng.normal(size=np.shape(textbook.value(*args))))[()]
     perturbed = dtypes[rng.integers(len(dtypes))]
@@ -257,26 +257,50 @@ def _emulator(**options) -> AbstractContextManager:
     return emulator.options(**options)
 
 
-def _placed(op: Op) -> Op:
-    """The same op, called with NumPy arrays and returning such, wherever it runs in between."""
-    if not ON_DEVICE:
-        return op
-    return Op(placed(op.forward), placed(op.backward), op.args, op.names, op.unused, op.terms)
+def launch_on_device(launch) -> None:
+    """What ``--cuda`` does in place of an emulated launch: copies the arrays to the device and back."""
+    import cupy
+
+    from npbert.cuda import emulator, runtime
+
+    assert emulator.current_options() == emulator.Options(), "a device has no such switch: use `emulated`"
+    kernel = runtime.Kernel(launch.program.name, launch.kernel, launch.program.defines)
+    copies = [cupy.asarray(value) if isinstance(value, np.ndarray) else value for value in launch.values]
+    runtime.launch(kernel, launch.grid, launch.block, copies, launch.shared_bytes)
+    for original, copy in zip(launch.values, copies, strict=True):
+        if isinstance(original, np.ndarray) and original.flags.writeable:
+            original[...] = copy.get()
 
 
 def placed(function: Callable) -> Callable:
-    """Return a function that copies arrays to the device and back; it must not write to its arguments."""
-    import cupy
+    """Return a function of NumPy arrays that, with ``--cuda``, gives ``function`` copies on the device.
+
+    It must not write to them. What it returns is copied back, except a cache, which stays where it is.
+    """
 
     @functools.wraps(function)
-    def on_device(*args):
+    def there(*args):
+        if not ON_DEVICE:
+            return function(*args)
+        import cupy
+
         copies = [cupy.asarray(a) if isinstance(a, np.ndarray) else a for a in args]
         result = function(*copies)
         for original, copy in zip(args, copies, strict=True):
             if isinstance(original, np.ndarray):
                 assert_identical(copy.get(), original, "an argument, after the call")
-        if type(result) is tuple:  # (y, cache), or gradients; a cache is a NamedTuple and stays where it is
+        if type(result) is tuple:  # (y, cache), or gradients; a cache is a NamedTuple
             return tuple(r.get() if isinstance(r, cupy.ndarray) else r for r in result)
         return result.get()
 
-    return on_device
+    return there
+
+
+def misaligned(array: np.ndarray) -> np.ndarray:
+    """Return a contiguous copy that starts one element behind an address that is a multiple of 16."""
+    memory = np.empty(array.size + 32, array.dtype)
+    start = -(memory.ctypes.data // memory.itemsize) % (16 // memory.itemsize) + 1
+    copy = memory[start : start + array.size].reshape(array.shape)
+    copy[...] = array
+    assert copy.ctypes.data % 16 == copy.itemsize % 16
+    return copy
