@@ -123,7 +123,9 @@ def check_one_place(op: str, **arrays: Array | None) -> None:
 
 
 def check_shape(op: str, name: str, array: Array, expected: tuple[int, ...]) -> None:
-    """Check the shape of an array."""
+    """Check that it is an array, and its shape."""
+    if not hasattr(array, "shape"):
+        raise ValueError(f"{op}: {name} is a {type(array).__name__}, not an array")
     if array.shape != expected:
         raise ValueError(f"{op}: {name} has shape {array.shape}; expected {expected}")
 
