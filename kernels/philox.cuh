@@ -16,7 +16,8 @@ struct PhiloxWords {
     unsigned int first, second, third, fourth;
 };
 
-__device__ __forceinline__ PhiloxWords philox4x32(PhiloxWords counter, unsigned int key_0, unsigned int key_1) {
+__device__ __forceinline__ PhiloxWords philox4x32(
+    PhiloxWords counter, unsigned int key_0, unsigned int key_1) {
 #pragma unroll
     for (int round = 0; round < 10; ++round) {
         unsigned long long product_0 = 0xD2511F53ull * counter.first;

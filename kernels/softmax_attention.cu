@@ -31,7 +31,7 @@
 //     context, dcontext (query_rows, N, H)  REAL
 //     query_starts      (B + 1,)            int         null: padded texts of max_queries rows
 //     key_starts        (B + 1,)            int         null: padded texts of max_keys rows
-//     bias, dbias       (B, N, max_queries, max_keys) REAL, may be null; pairs outside a text are left as they are
+//     bias, dbias       (B, N, max_queries, max_keys) REAL, may be null; pairs outside a text stay untouched
 //     key_mask          (key rows,)         bytes       0: nobody looks at this key; may be null
 //     keep_mask         (B, N, max_queries, max_keys) bytes, 0: dropped; may be null
 //     seed, layer, site, threshold                      dropout drawn here (philox.cuh); threshold 0: none
@@ -47,7 +47,8 @@
 // 40 KB, which the tile sizes are chosen for.
 //
 // Compiled with -D: REAL, ACC (number.cuh), HEAD_WIDTH (a multiple of 8), and the tile sizes FORWARD_ROWS,
-// FORWARD_COLUMNS, BACKWARD_ROWS, BACKWARD_COLUMNS (multiples of 8).
+// FORWARD_COLUMNS, BACKWARD_ROWS, BACKWARD_COLUMNS (multiples of 8). One block a multiprocessor is declared as
+// enough: else ptxas aims at an occupancy that shared memory rules out, and spills registers for it.
 //
 // A key that is masked, or that would lie behind the end of its text in a tile that is not full, scores -inf:
 // its probability is 0. It is not even read, so that nothing in its place can do harm.
@@ -55,8 +56,8 @@
 #include "philox.cuh"
 #include "sequences.cuh"
 
-// The threads of a block are 8 groups of 8 lanes. A thread owns the rows group, group + 8, ... of a matrix, and
-// of these the columns lane, lane + 8, ...; so the lanes of a group share rows, and are in one warp.
+// The threads of a block are 8 groups of 8 lanes. A thread owns the rows group, group + 8, ... of a matrix,
+// and of these the columns lane, lane + 8, ...; so the lanes of a group share rows, and are in one warp.
 constexpr int LANES = 8;
 constexpr int GROUPS = 8;
 constexpr int THREADS = LANES * GROUPS;
@@ -104,7 +105,8 @@ __device__ __forceinline__ void load_rows(
     for (int i = threadIdx.x; i < ROWS * PACKS; i += THREADS) {
         int row = i / PACKS, feature = i % PACKS * PACK;
         Pack pack = {};
-        if (is_open(from.text, key_mask, first + row)) pack = load_pack(x + element_of(from, first + row, feature));
+        if (is_open(from.text, key_mask, first + row))
+            pack = load_pack(x + element_of(from, first + row, feature));
 #pragma unroll
         for (int e = 0; e < PACK; ++e) tile[row][feature + e] = widen(pack.values[e]);
     }
@@ -159,7 +161,8 @@ __device__ __forceinline__ void fill_kept(
         int column = (int)(block * 4 - index);  // of the first word; negative where the row begins later
 #pragma unroll
         for (int w = 0; w < 4; ++w)
-            if (0 <= column + w && column + w < KEYS) kept[row][column + w] = word_of(words, w) >= dropout.threshold;
+            if (0 <= column + w && column + w < KEYS)
+                kept[row][column + w] = word_of(words, w) >= dropout.threshold;
     }
 }
 
@@ -282,9 +285,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) softmax_attention_forwa
     Scoring scoring = {bias, scale, pairs, queries.text.count};
     Dropout dropout = {keep_mask, seed, layer, site, threshold};
 
-    ACC sums[ROWS][LANE_WIDTH];            // of exp(score - maximum) v, of the survivors
-    ACC maxima[ROWS];                      // of the scores so far
-    ACC totals[ROWS];                      // of exp(score - maximum), of this lane's columns
+    ACC sums[ROWS][LANE_WIDTH];  // of exp(score - maximum) v, of the survivors
+    ACC maxima[ROWS];            // of the scores so far
+    ACC totals[ROWS];            // of exp(score - maximum), of this lane's columns
     set_to_zero(sums);
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
@@ -371,9 +374,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) softmax_attention_backw
 
 extern "C" __global__ void __launch_bounds__(THREADS, 1) softmax_attention_backward_queries(
     const REAL *dcontext, const REAL *q, const REAL *k, const REAL *v, const int *query_starts,
-    const int *key_starts, int heads, int max_queries, int max_keys, int query_rows, ACC scale, const REAL *bias,
-    const unsigned char *key_mask, const unsigned char *keep_mask, unsigned long long seed, unsigned int layer,
-    unsigned int site, unsigned int threshold, ACC survivor_scale, const ACC *lse, const ACC *dots, REAL *dq,
+    const int *key_starts, int heads, int max_queries, int max_keys, int query_rows, ACC scale,
+    const REAL *bias, const unsigned char *key_mask, const unsigned char *keep_mask, unsigned long long seed,
+    unsigned int layer, unsigned int site, unsigned int threshold, ACC survivor_scale, const ACC *lse,
+    const ACC *dots, REAL *dq,
     REAL *dbias) {
     constexpr int ROWS = BACKWARD_ROWS / GROUPS, COLUMNS = BACKWARD_COLUMNS / LANES;
     __shared__ __align__(16) ACC query_tile[BACKWARD_ROWS][PITCH];
@@ -424,8 +428,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) softmax_attention_backw
 #pragma unroll
             for (int c = 0; c < COLUMNS; ++c) {
                 int query = place.first + row_of(r), key = first_key + column_of(c);
-                ACC prob =
-                    exponential(score(scoring, products[r][c], query, key, open[column_of(c)]) - row_lse[r]);
+                ACC finished = score(scoring, products[r][c], query, key, open[column_of(c)]);
+                ACC prob = exponential(finished - row_lse[r]);
                 bool survives = !drops(dropout) || kept[row_of(r)][column_of(c)];
                 ACC dprob = survives ? dprobs[r][c] * survivor_scale : 0;
                 ACC dscore = prob * (dprob - row_dots[r]) * scale;
@@ -445,9 +449,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) softmax_attention_backw
 // Rows are keys here, and columns are queries.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) softmax_attention_backward_keys(
     const REAL *dcontext, const REAL *q, const REAL *k, const REAL *v, const int *query_starts,
-    const int *key_starts, int heads, int max_queries, int max_keys, int query_rows, ACC scale, const REAL *bias,
-    const unsigned char *key_mask, const unsigned char *keep_mask, unsigned long long seed, unsigned int layer,
-    unsigned int site, unsigned int threshold, ACC survivor_scale, const ACC *lse, const ACC *dots, REAL *dk,
+    const int *key_starts, int heads, int max_queries, int max_keys, int query_rows, ACC scale,
+    const REAL *bias, const unsigned char *key_mask, const unsigned char *keep_mask, unsigned long long seed,
+    unsigned int layer, unsigned int site, unsigned int threshold, ACC survivor_scale, const ACC *lse,
+    const ACC *dots, REAL *dk,
     REAL *dv) {
     constexpr int ROWS = BACKWARD_ROWS / GROUPS, COLUMNS = BACKWARD_COLUMNS / LANES;
     __shared__ __align__(16) ACC key_tile[BACKWARD_ROWS][PITCH];
@@ -500,8 +505,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) softmax_attention_backw
 #pragma unroll
             for (int c = 0; c < COLUMNS; ++c) {
                 int query = first_query + column_of(c), key = place.first + row_of(r);
-                ACC prob =
-                    exponential(score(scoring, products[r][c], query, key, open[r]) - column_lse[column_of(c)]);
+                ACC finished = score(scoring, products[r][c], query, key, open[r]);
+                ACC prob = exponential(finished - column_lse[column_of(c)]);
                 bool survives = !drops(dropout) || kept[column_of(c)][row_of(r)];
                 ACC dprob = survives ? dprobs[r][c] * survivor_scale : 0;
                 probs[row_of(r)][column_of(c)] = survives ? prob * survivor_scale : 0;

@@ -1,9 +1,10 @@
 """Attention by fused kernels: no (T, T) matrix in memory, padded texts or packed ones.
 
-:func:`softmax_attention_forward` and its backward have the textbook's signatures. :func:`packed_attention_forward`
-and its backward take texts of any lengths, one after the other, without padding. All are thin: they check what they
-are given, see to it that it lies in rows, and call :func:`attention_forward` and :func:`attention_backward`,
-which choose the kernels, and which a fused layer may call itself.
+:func:`softmax_attention_forward` and its backward have the textbook's signatures.
+:func:`packed_attention_forward` and its backward take texts of any lengths, one after the other, without
+padding. All are thin: they check what they are given, see to it that it lies in rows, and call
+:func:`attention_forward` and :func:`attention_backward`, which choose the kernels, and which a fused layer
+may call itself.
 """
 
 from typing import Any, NamedTuple
@@ -33,7 +34,7 @@ class CudaAttentionCache(NamedTuple):
 
     @property
     def probs(self) -> Array:
-        """(B, N, T, T) attention probabilities after dropout, made when they are asked for, of padded texts."""
+        """(B, N, T, T) attention probabilities of padded texts, after dropout; made when asked for."""
         if self.sequences.query_starts is not None:
             raise ValueError("attention probabilities of packed texts have no (B, N, T, T) array")
         return _probabilities(self)
@@ -57,8 +58,8 @@ def softmax_attention_forward(
     ----------
     q, k, v : (B, N, T, H) float64, float32 or float16
         Queries, keys and values; the number of keys may differ from that of queries. What
-        :func:`npbert.ops.split_heads` returns is read where it is, anything else is copied. H is a multiple of 8
-        up to 256.
+        :func:`npbert.ops.split_heads` returns is read where it is, anything else is copied. H is a multiple
+        of 8 up to 256 (float64: up to 184).
     bias : (B, N, T, T) of the dtype of `q`, or None
         Added to the scores before they are scaled.
     key_mask : (B, T) bool or None
@@ -145,10 +146,10 @@ def packed_attention_forward(
     Parameters
     ----------
     q, k, v : (tokens, N, H) float64, float32 or float16
-        The tokens of all texts. H is a multiple of 8 up to 256.
+        The tokens of all texts. H is a multiple of 8 up to 256 (float64: up to 184).
     cumulative_lengths : (B + 1,) integer
-        Text b has the tokens from ``cumulative_lengths[b]`` up to, not including, ``cumulative_lengths[b + 1]``.
-        A text may be empty.
+        Text b has the tokens from ``cumulative_lengths[b]`` on, up to and without
+        ``cumulative_lengths[b + 1]``. It may be empty.
     max_tokens : int
         At least the length of the longest text; dropout's mask is that of texts padded to this length.
     dropout : AttentionDropout or None
@@ -255,7 +256,7 @@ def packed_sequences(cumulative_lengths: Array, max_tokens: int, rows: Array) ->
 
 
 def check_dropout(op: str, dropout: AttentionDropout) -> AttentionDropout:
-    """Return `dropout` if its numbers are in range; else raise a ValueError that names the one that is not."""
+    """Return `dropout`, or raise a ValueError that names the number that is out of range."""
     if not 0.0 <= dropout.rate < 1.0:
         raise ValueError(f"{op}: the dropout's rate is {dropout.rate}; it must be at least 0 and less than 1")
     for name, value, bits in (

@@ -216,7 +216,9 @@ def _layout(q: Array, sequences: Sequences) -> list[Any]:
 def _scoring(width: int, options: AttentionOptions) -> list[Any]:
     """Return the arguments that say what scores and probabilities go through."""
     dropout = options.dropout
-    drawn = (0, 0, 0, 0) if dropout is None else (dropout.seed, dropout.layer, dropout.site, dropout.threshold)
+    drawn = (
+        (0, 0, 0, 0) if dropout is None else (dropout.seed, dropout.layer, dropout.site, dropout.threshold)
+    )
     return [
         score_scale(width),
         options.bias,
