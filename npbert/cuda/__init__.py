@@ -22,7 +22,15 @@ from npbert.cuda.cross_entropy import (
     cross_entropy_in_place,
 )
 from npbert.cuda.embedding import embedding_backward, embedding_forward
-from npbert.ops import activation_backward, activation_forward, gelu_backward, gelu_forward
+from npbert.cuda.encoder_layer import encoder_layer_backward, encoder_layer_forward
+from npbert.cuda.gelu import (
+    activation_backward,
+    activation_forward,
+    bias_gelu_backward,
+    bias_gelu_forward,
+    gelu_backward,
+    gelu_forward,
+)
 from npbert.cuda.layernorm import (
     layernorm_backward,
     layernorm_forward,
@@ -70,6 +78,8 @@ __all__ = [
     "array_module",
     "bce_with_logits_backward",
     "bce_with_logits_forward",
+    "bias_gelu_backward",
+    "bias_gelu_forward",
     "cls_pooling_backward",
     "cls_pooling_forward",
     "cross_entropy_backward",
@@ -82,6 +92,8 @@ __all__ = [
     "embedding_backward",
     "embedding_forward",
     "emulator",
+    "encoder_layer_backward",
+    "encoder_layer_forward",
     "erf",
     "erfc",
     "gelu_backward",

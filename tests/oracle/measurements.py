@@ -3,9 +3,6 @@
 The tests of this directory assert these figures, and benchmarks/verify_oracles.py prints them.
 """
 
-import bz2
-import csv
-import io
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +23,6 @@ from tests.tolerances import (
     SIX_DECIMALS,
 )
 
-REVIEWS = "rotten_tomatoes_corpus_full.csv.bz2"
 HELLO_WORLD = (-0.034477, 0.031023, 0.006735, 0.026109, -0.039362)
 
 
@@ -41,13 +37,6 @@ class Figure(NamedTuple):
     def holds(self) -> bool:
         """Whether it is within the budget; a NaN is not."""
         return self.measured <= self.budget
-
-
-def read_reviews(directory: Path, count: int) -> list[str]:
-    """Return ``count`` of the Rotten Tomatoes texts, spread over the whole corpus."""
-    text = bz2.decompress((directory / REVIEWS).read_bytes()).decode("utf-8")
-    texts = [row["text"] for row in csv.DictReader(io.StringIO(text, newline=""))]
-    return [texts[index * len(texts) // count] for index in range(count)]
 
 
 def model_directory() -> Path | None:

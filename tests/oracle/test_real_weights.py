@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed (the extra 'oracle' has it)")
 pytest.importorskip("transformers", reason="transformers is not installed (the extra 'oracle' has it)")
 
+from tests.corpora import REVIEWS, read_reviews
 from tests.oracle import measurements
 
 pytestmark = pytest.mark.oracle
@@ -27,8 +28,8 @@ def reviews():
     """A thousand texts."""
     directory = os.environ.get("NPBERT_CORPORA")
     if directory is None:
-        pytest.skip(f"NPBERT_CORPORA, the directory with {measurements.REVIEWS}, is not set")
-    return measurements.read_reviews(Path(directory), 1000)
+        pytest.skip(f"NPBERT_CORPORA, the directory with {REVIEWS}, is not set")
+    return read_reviews(Path(directory), 1000)
 
 
 @pytest.fixture
