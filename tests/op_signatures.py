@@ -2,7 +2,7 @@
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 def section(function: Callable, title: str) -> list[tuple[list[str], str]]:
@@ -26,12 +26,13 @@ def assert_documented(function: Callable) -> None:
     assert (inspect.getdoc(function) or "").splitlines()[0].endswith((".", ":"))
 
 
-def assert_is_pair(forward: Callable, backward: Callable) -> None:
+def assert_is_pair(forward: Callable, backward: Callable, gradients: Sequence[str] | None = None) -> None:
     """A forward and a backward of one file, whose arguments and results belong together.
 
     A forward returns its value and a cache. The backward takes the gradient of that value, called ``d`` plus
     its name, and the cache. It returns the gradients of the forward's floating-point arrays in their order;
-    integers, flags and scalars get none. (How many come back is checked where the ops are called.)
+    integers, flags and scalars get none; ``gradients`` says what comes back where it is something else. (How
+    many come back is checked where the ops are called.)
     """
     assert forward.__module__ == backward.__module__
     returned = documented(forward, "Returns")
@@ -42,8 +43,8 @@ def assert_is_pair(forward: Callable, backward: Callable) -> None:
     floating = [
         name
         for names, text in section(forward, "Parameters")
-        if re.search("floating|float32", text)
+        if re.search("floating|float32|of the dtype", text)
         for name in names
     ]
     assert floating
-    assert documented(backward, "Returns") == [f"d{name}" for name in floating]
+    assert documented(backward, "Returns") == list(gradients or [f"d{name}" for name in floating])
