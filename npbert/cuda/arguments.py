@@ -130,6 +130,15 @@ def check_shape(op: str, name: str, array: Array, expected: tuple[int, ...]) -> 
         raise ValueError(f"{op}: {name} has shape {array.shape}; expected {expected}")
 
 
+def check_rows(op: str, name: str, array: Array) -> None:
+    """Check that it is an array with a last axis, of at least one element."""
+    shape = getattr(array, "shape", None)
+    if shape is None:
+        raise ValueError(f"{op}: {name} is a {type(array).__name__}, not an array")
+    if not shape or shape[-1] == 0:
+        raise ValueError(f"{op}: {name} has shape {shape}; its rows must have at least one element")
+
+
 def check_mask(op: str, name: str, mask: Array, expected: tuple[int, ...]) -> None:
     """Check that a mask is boolean and has the expected shape."""
     if not hasattr(mask, "dtype") or mask.dtype != np.bool_:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npbert.cuda.arguments import check_floating, check_shape
+from npbert.cuda.arguments import check_floating, check_rows, check_shape
 from npbert.cuda.runtime import Kernel, launch, storage_defines
 from npbert.ops.array_module import Array, array_module
 
@@ -131,8 +131,7 @@ def _forward(
     op: str, x: Array, residual: Array | None, weight: Array, bias: Array, eps: float
 ) -> tuple[Array, LayerNormKernelCache]:
     check_floating(op, x=x, residual=residual, weight=weight, bias=bias)
-    if x.ndim == 0 or x.shape[-1] == 0:
-        raise ValueError(f"{op}: x has shape {x.shape}; its rows must have at least one element")
+    check_rows(op, "x", x)
     if residual is not None:
         check_shape(op, "residual", residual, x.shape)
     check_shape(op, "weight", weight, x.shape[-1:])
@@ -200,8 +199,8 @@ def _backward(op: str, dy: Array, cache: LayerNormKernelCache) -> tuple[Array, A
 
 def _threads(x: Array) -> int:
     """One for each 16 bytes of a row, or for each element where rows do not divide so; whole warps."""
-    width = x.shape[-1]
-    pack = WIDEST_MOVE // x.dtype.itemsize
+    width: int = x.shape[-1]
+    pack: int = WIDEST_MOVE // x.dtype.itemsize
     columns = pack if width % pack == 0 else 1
     warps = -(-width // (columns * WARP))
     return min(warps * WARP, MAX_THREADS)

@@ -259,6 +259,7 @@ X, WEIGHT = np.ones((2, 4)), np.ones(4)
         ({"x": X.astype(int)}, "x is int64; it must be one of float64, float32, float16"),
         ({"x": X.astype(complex)}, "x is complex128"),
         ({"x": [[1.0, 2.0]]}, "x is a list, not an array"),
+        ({"x": None}, "x is a NoneType, not an array"),
         ({"x": np.ones(())}, r"x has shape \(\); its rows must have at least one element"),
         ({"x": np.ones((3, 0))}, r"x has shape \(3, 0\); its rows must have at least one element"),
         ({"x": X.astype(np.float32)}, "x is float32, residual float64; they must have the same dtype"),
