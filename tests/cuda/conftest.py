@@ -1,7 +1,9 @@
 """Where kernels run, and what happens where they cannot."""
 
+import functools
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from tests.cuda import kernel_contract
@@ -41,4 +43,24 @@ def launched_on_device() -> Iterator[None]:
     from npbert.cuda import emulator
 
     with emulator.intercepted(kernel_contract.launch_on_device):
+        yield
+
+
+@pytest.fixture(scope="module")
+def poisoned_memory() -> Iterator[None]:
+    """What ``np.empty`` returns is full of NaN, so that a number that no kernel wrote cannot pass for one."""
+
+    def poisoned(function):
+        @functools.wraps(function)
+        def full_of_nan(*args, **kwargs):
+            array = function(*args, **kwargs)
+            if array.dtype.kind == "f":
+                array.fill(np.nan)
+            return array
+
+        return full_of_nan
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("empty", "empty_like"):
+            patch.setattr(np, name, poisoned(getattr(np, name)))
         yield

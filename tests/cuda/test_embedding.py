@@ -30,7 +30,7 @@ from tests.ops.test_embedding import (
 )
 from tests.strategies import flags, integers, seeds, shapes
 
-pytestmark = pytest.mark.usefixtures("compiler")
+pytestmark = pytest.mark.usefixtures("compiler", "poisoned_memory")
 
 # Those of 8, 64 and 384 columns are read 16 bytes at a time; 384 are more than a warp has at once.
 widths = st.sampled_from((1, 2, 3, 8, 31, 33, 64, 384))

@@ -22,7 +22,7 @@ from tests.ops.test_gelu import both_forms, exact, forms
 from tests.strategies import integers, scales, seeds, shapes
 from tests.tolerances import U64
 
-pytestmark = pytest.mark.usefixtures("compiler")
+pytestmark = pytest.mark.usefixtures("compiler", "poisoned_memory")
 
 # Rows of 8, 64 and 384 are read 16 bytes at a time; 384 are more than a block has at once.
 widths = st.sampled_from((1, 2, 3, 8, 31, 33, 64, 384))
