@@ -26,7 +26,8 @@ SANITIZER_FLAGS = {
     # A call before every access, which host/trace.cpp answers; structures are copied whole, loops stay loops.
     "trace": ("-fsanitize=thread", "-O1", "-fno-tree-sra", "--param=max-completely-peel-times=0"),
 }
-TRACE_LINK_FLAGS = ("-Wl,--wrap=emulator_shared", "-Wl,--wrap=emulator_dynamic_shared")
+TRACED_CALLS = ("emulator_shared", "emulator_dynamic_shared", "emulator_warp_exchange")
+TRACE_LINK_FLAGS = tuple(f"-Wl,--wrap={name}" for name in TRACED_CALLS)
 
 
 class Program(NamedTuple):

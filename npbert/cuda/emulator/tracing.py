@@ -1,4 +1,4 @@
-"""Every address that a kernel reads or writes, written down while it runs on the emulator."""
+"""What a kernel does with memory and tensor cores, written down while it runs on the emulator."""
 
 import ctypes
 import re
@@ -38,13 +38,15 @@ class _Range(ctypes.Structure):
 
 
 class Trace(NamedTuple):
-    """What a launch did with memory.
+    """What a launch did.
 
     Attributes
     ----------
     accesses : (n,) array of ACCESS
         To the arrays that the kernel was given and to shared memory. Those of one thread are in the order in
         which it made them.
+    matrix_products : int
+        How many times a warp multiplied a 16 x 16 by a 16 x 8 matrix on tensor cores.
     library : Path
         What ran.
     base : int
@@ -52,6 +54,7 @@ class Trace(NamedTuple):
     """
 
     accesses: np.ndarray[Any, np.dtype[Any]]
+    matrix_products: int
     library: Path
     base: int
 
@@ -81,7 +84,7 @@ class Trace(NamedTuple):
 
 
 def trace(launch: Launch) -> Trace:
-    """Run a kernel on the emulator, and write down where it reads and writes.
+    """Run a kernel on the emulator, and write down where it reads and writes, and what it multiplies.
 
     Parameters
     ----------
@@ -121,12 +124,13 @@ def trace(launch: Launch) -> Trace:
     if count.value:
         ctypes.memmove(accesses.ctypes.data, address, accesses.nbytes)
     library.trace_free()
-    return Trace(accesses, path, library.trace_base())
+    return Trace(accesses, library.trace_matrix_products(), path, library.trace_base())
 
 
 def _declare(library: ctypes.CDLL) -> None:
     library.trace_begin.argtypes = (ctypes.POINTER(_Range), ctypes.c_uint32, ctypes.c_uint64)
     library.trace_end.restype = ctypes.c_void_p
+    library.trace_matrix_products.restype = ctypes.c_uint64
     library.trace_base.restype = ctypes.c_uint64
 
 

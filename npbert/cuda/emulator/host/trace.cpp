@@ -7,6 +7,7 @@
 #include "scheduler.h"
 
 #include <cstdlib>
+#include <cstring>
 
 #include <dlfcn.h>
 
@@ -28,6 +29,8 @@ struct TraceAccess {
 
 void *__real_emulator_shared(int id, std::size_t bytes);
 void *__real_emulator_dynamic_shared();
+void __real_emulator_warp_exchange(unsigned mask, const char *what, const char *file, int line, void *mine,
+                                   void (*complete)(void *const lanes[32], unsigned mask));
 }
 
 namespace {
@@ -40,6 +43,7 @@ TraceRange ranges[MAX_RANGES];
 std::uint64_t dynamic_shared_bytes;
 TraceAccess *accesses;
 std::uint64_t count, capacity;
+std::uint64_t matrix_product_calls;  // by single threads
 bool is_on;
 
 void note(const void *address, std::size_t bytes, bool is_write, const void *instruction) {
@@ -74,6 +78,7 @@ void trace_begin(const TraceRange *arrays, std::uint32_t how_many, std::uint64_t
     for (std::uint32_t i = 0; i < how_many && i < SHARED; ++i) ranges[i] = arrays[i];
     dynamic_shared_bytes = shared_bytes;
     count = 0;
+    matrix_product_calls = 0;
     is_on = true;
 }
 
@@ -82,6 +87,9 @@ const TraceAccess *trace_end(std::uint64_t *how_many) {
     *how_many = count;
     return accesses;
 }
+
+// How many matrices of 16 x 16 and 16 x 8 the tensor cores multiplied.
+std::uint64_t trace_matrix_products() { return matrix_product_calls / 32; }
 
 // Where this library was loaded: instructions are addresses from there on.
 std::uint64_t trace_base() {
@@ -106,6 +114,12 @@ void *__wrap_emulator_dynamic_shared() {
     void *memory = __real_emulator_dynamic_shared();
     ranges[DYNAMIC_SHARED] = {reinterpret_cast<std::uint64_t>(memory), dynamic_shared_bytes};
     return memory;
+}
+
+void __wrap_emulator_warp_exchange(unsigned mask, const char *what, const char *file, int line, void *mine,
+                                   void (*complete)(void *const lanes[32], unsigned mask)) {
+    matrix_product_calls += std::strcmp(what, "mma.m16n8k16") == 0;
+    __real_emulator_warp_exchange(mask, what, file, line, mine, complete);
 }
 
 #define TRACE_SIZE(BYTES)                                                                                       \
