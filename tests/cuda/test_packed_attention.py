@@ -14,8 +14,7 @@ from npbert.cuda.softmax_attention import (
     softmax_attention_forward,
 )
 from tests.comparisons import assert_identical, assert_rows_close
-from tests.cuda import kernel_contract
-from tests.cuda.kernel_contract import DTYPES, assert_clean
+from tests.cuda.kernel_contract import DTYPES, assert_clean, placed
 from tests.op_contract import as_dtype
 from tests.ops.test_softmax_attention import terms
 from tests.oracles import complex_step_gradient
@@ -33,11 +32,6 @@ lengths = st.lists(st.sampled_from((0, 1, 2, 7, 31, 32, 33, 65)), min_size=1, ma
 dtypes = st.sampled_from(DTYPES)
 
 
-def here(function):
-    """The function, called with NumPy arrays wherever it computes."""
-    return kernel_contract.placed(function) if kernel_contract.ON_DEVICE else function
-
-
 def cumulative(lengths):
     return np.cumsum([0, *lengths])
 
@@ -50,8 +44,8 @@ def draw(rng, lengths, dtype, width=8):
 def run(lengths, q, k, v, dcontext, most=None, dropout=None):
     """The context and the three gradients of packed texts."""
     most = max(lengths) if most is None else most
-    context, cache = here(packed_attention_forward)(q, k, v, cumulative(lengths), most, dropout)
-    return context, *here(packed_attention_backward)(dcontext, cache)
+    context, cache = placed(packed_attention_forward)(q, k, v, cumulative(lengths), most, dropout)
+    return context, *placed(packed_attention_backward)(dcontext, cache)
 
 
 def padded(x, lengths, most):
@@ -80,8 +74,8 @@ def test_packed_is_padded(lengths, seed, dtype, drops, room):
     key_mask = np.arange(most) < np.array(lengths)[:, None]
     dcontext = np.where(key_mask[:, None, :, None], dcontext, 0)  # what is padding has no part in the loss
     keep_mask = ops.dropout_keep_mask((*q.shape[:3], most), *DROPOUT) if drops else None
-    context, cache = here(softmax_attention_forward)(q, k, v, None, key_mask, keep_mask, DROPOUT.rate)
-    gradients = here(softmax_attention_backward)(dcontext, cache)
+    context, cache = softmax_attention_forward(q, k, v, None, key_mask, keep_mask, DROPOUT.rate)
+    gradients = softmax_attention_backward(dcontext, cache)
     for name, actual, expected in zip(NAMES, found, (context, *gradients), strict=False):
         assert_identical(actual, unpadded(expected, lengths), name)
 
@@ -145,8 +139,8 @@ def test_no_texts():
 def test_lengths_of_any_integer_dtype(dtype):
     rng = np.random.default_rng(4)
     q, k, v, _ = draw(rng, [2, 3], np.float32)
-    expected, _ = here(packed_attention_forward)(q, k, v, np.array([0, 2, 5]), 3)
-    found, _ = here(packed_attention_forward)(q, k, v, np.array([0, 2, 5], dtype), 3)
+    expected, _ = packed_attention_forward(q, k, v, np.array([0, 2, 5]), 3)
+    found, _ = packed_attention_forward(q, k, v, np.array([0, 2, 5], dtype), 3)
     assert_identical(found, expected, "context")
 
 
