@@ -14,12 +14,14 @@ EXTRAS = {
     "plot": ["matplotlib>=3.8"],
     "hub": ["huggingface_hub>=0.23"],
     "tokenizers": ["tokenizers>=0.20"],
-    # CuPy, for the CUDA release of the driver.
-    "cuda12": ["cupy-cuda12x>=13"],
-    "cuda13": ["cupy-cuda13x>=13.6"],
-    # CUDA's compiler and disassembler, without a device: npbert bench kernels --static. sm_75 needs them.
+    # CuPy for the CUDA release of the driver, with what it needs of CUDA besides: a gigabyte, mostly cuBLAS.
+    "cuda12": ["cupy-cuda12x[ctk]>=14"],
+    "cuda13": ["cupy-cuda13x[ctk]>=14"],
+    # CUDA's compiler, headers and disassembler, without a device: npbert bench kernels --static. sm_75 needs
+    # release 13.
     "cuda-static": [
         "nvidia-cuda-nvrtc>=13,<14",
+        "nvidia-cuda-runtime>=13,<14",
         "nvidia-cuda-cuobjdump>=13,<14",
         "nvidia-cuda-nvdisasm>=13,<14",
     ],

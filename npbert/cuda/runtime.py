@@ -121,6 +121,11 @@ def compute_capability(x: Any) -> tuple[int, int]:
     return int(digits[:-1]), int(digits[-1])
 
 
+def cupy_options(defines: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Return what CuPy is told about how to compile a kernel with these macros."""
+    return (*CUPY_OPTIONS, *(f"-D{name}={value}" for name, value in defines))
+
+
 @cache
 def _signatures(file: str) -> dict[str, tuple[Parameter, ...]]:
     return kernel_signatures(kernel_source(file))
@@ -131,8 +136,7 @@ def _compile_for_cupy(kernel: Kernel) -> Any:
     """Compile on first use: without a device, CuPy can be imported but not asked for anything."""
     import cupy
 
-    options = (*CUPY_OPTIONS, *(f"-D{name}={value}" for name, value in kernel.defines))
-    return cupy.RawKernel(kernel_source(kernel.file), kernel.name, options=options)
+    return cupy.RawKernel(kernel_source(kernel.file), kernel.name, options=cupy_options(kernel.defines))
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:

@@ -14,7 +14,8 @@ import re
 import sys
 import time
 import types
-from typing import Any, NamedTuple
+from collections import deque
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import pytest
@@ -39,6 +40,11 @@ ATTRIBUTES = {
 def pytest_load_initial_conftests() -> None:
     """As a plugin of pytest: before the option --cuda looks for a device."""
     install(pytest.MonkeyPatch())
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """As a plugin of pytest: say where kernels ran."""
+    terminalreporter.write_line(f"{RawKernel.count} launches on {NAME}")
 
 
 def install(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> types.ModuleType:
@@ -241,6 +247,7 @@ def make(devices: int = 1, driver: int = 13000) -> FakeCupy:
     cupy.empty = lambda shape, dtype=np.float64: _poisoned(np.empty(shape, dtype))
     cupy.empty_like = lambda value, dtype=None: _poisoned(np.empty_like(value.values, dtype))
     cupy.RawKernel = RawKernel
+    cupy.get_default_memory_pool = lambda: types.SimpleNamespace(free_all_blocks=lambda: None)
     cupy.cuda = types.ModuleType("cupy.cuda")
     cupy.cuda.Device = Device
     cupy.cuda.Event = Event
@@ -279,7 +286,9 @@ class Launch(NamedTuple):
 class RawKernel:
     """A kernel, which runs emulated. Refuses what CuPy or a device fails at, or takes for something else."""
 
-    launches: list[Launch] = []  # noqa: RUF012 (of all kernels, for tests to look at)
+    # Of all kernels, for tests to look at; the last ones only, since they keep their arrays.
+    launches: ClassVar[deque[Launch]] = deque(maxlen=10)
+    count = 0
 
     def __init__(self, code: str, name: str, options: tuple = ()) -> None:
         assert isinstance(options, tuple)
@@ -304,6 +313,7 @@ class RawKernel:
         if shared_mem > self.max_dynamic_shared_size_bytes:
             raise RuntimeError("CUDA_ERROR_INVALID_VALUE: invalid argument")
         self.launches.append(Launch(self.name, self.options, grid, block, args, shared_mem))
+        RawKernel.count += 1
         defines = (option[2:].partition("=") for option in self.options if option.startswith("-D"))
         program = emulator.Program(self.code, tuple((n, value) for n, _, value in defines), _file(self.code))
         values = [_c_value(*pair) for pair in zip(self.parameters, args, strict=True)]

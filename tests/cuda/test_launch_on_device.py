@@ -31,7 +31,7 @@ extern "C" __global__ void scale(const REAL *x, const float *offset, REAL *y, fl
 def cupy(monkeypatch):
     """The stand-in, and no kernel compiled for another one."""
     module = fake_cupy.install(monkeypatch)
-    monkeypatch.setattr(fake_cupy.RawKernel, "launches", [])
+    fake_cupy.RawKernel.launches.clear()
     runtime._compile_for_cupy.cache_clear()
     yield module
     runtime._compile_for_cupy.cache_clear()
@@ -88,7 +88,7 @@ def test_arguments_are_checked_before_the_launch(cupy, scale):
     ):
         with pytest.raises(ValueError, match=message):
             launch(scale, grid=(8,), block=(8,), args=args)
-    assert cupy.RawKernel.launches == []
+    assert not cupy.RawKernel.launches
 
 
 # --- what is missing ------------------------------------------------------------------------------------
