@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 INCLUDE = re.compile(r'^[ \t]*#include[ \t]+"([^"]+)"[ \t]*$', re.MULTILINE)
-KERNEL = re.compile(
-    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?(\w+)\s*\(([^)]*)\)'
-)
-COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_BOUNDS = r"(?:__launch_bounds__\s*\([^)]*\)\s*)?"
+KERNEL = re.compile(rf'extern\s+"C"\s+__global__\s+{_BOUNDS}void\s+{_BOUNDS}(\w+)\s*\(([^)]*)\)')
+_LINE = re.compile(r'^#line (\d+) "([^"]+)"$', re.MULTILINE)
+_STRING_OR_COMMENT = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_QUALIFIERS = ("const", "volatile", "__restrict__")
 
 
 class Parameter(NamedTuple):
@@ -22,7 +23,7 @@ class Parameter(NamedTuple):
     name: str
     ctype: str  # "float", "unsigned char", ...; REAL and ACC are not resolved
     is_pointer: bool
-    is_const: bool
+    is_const: bool  # of a pointer: whether what it points to is only read
 
 
 def kernel_folder() -> Path:
@@ -77,6 +78,18 @@ def inline_includes(text: str, name: str, folder: Path) -> str:
     Returns
     -------
     text : str
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = (Path(folder) / "pi.cuh").write_text("constexpr double PI = 3.14159;")
+    ...     print(inline_includes('#include "pi.cuh"\\nint after;', "circle.cu", Path(folder)))
+    #line 1 "circle.cu"
+    #line 1 "pi.cuh"
+    constexpr double PI = 3.14159;
+    #line 2 "circle.cu"
+    int after;
     """
     return f'#line 1 "{name}"\n' + _inline(text, name, folder, seen={name})
 
@@ -98,6 +111,57 @@ def _inline(text: str, name: str, folder: Path, seen: set[str]) -> str:
     return "".join(parts)
 
 
+def blank_comments(source: str, *, strings: bool = False) -> str:
+    """Return a source of the same length and lines, in which comments are spaces.
+
+    Parameters
+    ----------
+    source : str
+    strings : bool
+        Whether strings become spaces, too.
+
+    Returns
+    -------
+    text : str
+        What is found in it is at the same place in the source.
+
+    Examples
+    --------
+    >>> blank_comments("int n;  // how many")
+    'int n;             '
+    """
+
+    def blanked(match: re.Match[str]) -> str:
+        if match[0].startswith('"') and not strings:
+            return match[0]
+        return re.sub(r"[^\n]", " ", match[0])
+
+    return _STRING_OR_COMMENT.sub(blanked, source)
+
+
+def place_of(source: str, offset: int, name: str) -> str:
+    """Return the place of a character, as a compiler would name it.
+
+    Parameters
+    ----------
+    source : str
+        Perhaps with ``#line`` directives.
+    offset : int
+        Of the character.
+    name : str
+        What the source is called where no directive says it.
+
+    Returns
+    -------
+    place : str
+        Like ``"layernorm.cu:87"``.
+    """
+    line, start = 1, 0
+    for directive in _LINE.finditer(source, 0, offset):
+        line, name, start = int(directive[1]), directive[2], directive.end() + 1
+    return f"{name}:{line + source.count(chr(10), start, offset)}"
+
+
 def kernel_signatures(source: str) -> dict[str, tuple[Parameter, ...]]:
     """Return the parameters of every ``extern "C" __global__`` function of a source, by name.
 
@@ -110,17 +174,23 @@ def kernel_signatures(source: str) -> dict[str, tuple[Parameter, ...]]:
     -------
     signatures : dict of str to tuple of Parameter
         In the order of the source.
+
+    Examples
+    --------
+    >>> kernel_signatures('extern "C" __global__ void fill(float *x, int n) {}')["fill"][0]
+    Parameter(name='x', ctype='float', is_pointer=True, is_const=False)
     """
-    plain = COMMENT.sub(" ", source)
     return {
-        match[1]: tuple(_parameter(text) for text in match[2].split(",") if text.strip())
-        for match in KERNEL.finditer(plain)
+        match[1]: tuple(_parameter(text) for text in match[2].split(",") if text.strip() not in ("", "void"))
+        for match in KERNEL.finditer(blank_comments(source))
     }
 
 
 def _parameter(text: str) -> Parameter:
-    words = [word for word in re.findall(r"\w+|\*", text) if word not in ("__restrict__", "volatile")]
-    is_pointer = "*" in words
-    is_const = "const" in words
-    *ctype, name = [word for word in words if word not in ("*", "const")]
-    return Parameter(name, " ".join(ctype), is_pointer, is_const)
+    """Read one parameter: ``const REAL *__restrict__ x``, ``float x[]``, ``unsigned int n``."""
+    words = re.findall(r"\w+|\*", re.sub(r"\[[^\]]*\]", "", text))
+    stars = words.count("*") + ("[" in text)
+    pointed_to = words[: words.index("*")] if "*" in words else words
+    *ctype, name = [word for word in words if word not in (*_QUALIFIERS, "*")]
+    pointers = ["*"] * (stars - 1)  # of a pointer to pointers, which no launch can pass
+    return Parameter(name, " ".join(ctype + pointers), stars > 0, "const" in pointed_to)

@@ -17,7 +17,8 @@ out of bounds, races between threads, and results that depend on the order of th
 launch that fails, speed.
 """
 
-from npbert.cuda.emulator.compile import Program, cache_folder, compiler
+from npbert.cuda.emulator.cache import cache_folder
+from npbert.cuda.emulator.compile import Program, compiler
 from npbert.cuda.emulator.errors import (
     BarrierDivergence,
     EmulatorError,

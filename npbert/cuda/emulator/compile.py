@@ -1,33 +1,28 @@
-"""Compiling kernels for the emulator, once: a cache folder keeps the results, by the hash of what went in."""
+"""Compiling kernels for the emulator, each once: results are kept by the hash of what went in."""
 
 import hashlib
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
-import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from npbert.cuda.emulator.cache import fetch
 from npbert.cuda.emulator.errors import EmulatorError
 from npbert.cuda.emulator.translation import translate
 
 HOST = Path(__file__).parent / "host"
+# Linked in with one kind of result only; all other files with each.
+OPTIONAL_HOST_FILES = ("program.cpp", "trace.cpp")
 COMPILERS = ("c++", "g++", "clang++")
-BASE_FLAGS = ("-std=c++17", "-O2", "-g1", "-fno-strict-aliasing", "-ffp-contract=off", "-fPIC", "-w")
+BASE_FLAGS = ("-std=c++17", "-O2", "-g1", "-fno-strict-aliasing", "-ffp-contract=off", "-fPIC")
 # Faster conversions of half precision and fused multiply-adds, where the processor has them.
 PROCESSOR_FLAGS = {"f16c": "-mf16c", "fma": "-mfma", "avx2": "-mavx2"}
-SANITIZER_FLAGS = {
-    None: (),
-    "address": ("-fsanitize=address", "-fno-omit-frame-pointer"),
-    "thread": ("-fsanitize=thread",),
-    # A call before every access, which host/trace.cpp answers; structures are copied whole, loops stay loops.
-    "trace": ("-fsanitize=thread", "-O1", "-fno-tree-sra", "--param=max-completely-peel-times=0"),
-}
-TRACED_CALLS = ("emulator_shared", "emulator_dynamic_shared", "emulator_warp_exchange")
-TRACE_LINK_FLAGS = tuple(f"-Wl,--wrap={name}" for name in TRACED_CALLS)
 
 
 class Program(NamedTuple):
@@ -36,6 +31,37 @@ class Program(NamedTuple):
     source: str
     defines: tuple[tuple[str, str], ...] = ()
     name: str = "kernel.cu"  # what messages call it
+
+
+class Kind(NamedTuple):
+    """What a program is compiled to."""
+
+    name: str
+    unit_flags: tuple[str, ...]  # the kernels themselves
+    link_flags: tuple[str, ...]
+    host_file: str | None = None  # of OPTIONAL_HOST_FILES
+    host_flags: tuple[str, ...] = ()
+
+
+_ADDRESS = (
+    "-fsanitize=address,alignment,bounds,integer-divide-by-zero,shift",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+)
+_THREAD = ("-fsanitize=thread",)
+LIBRARY = Kind("library", (), ("-shared",))
+EXECUTABLES = {
+    "address": Kind("address", _ADDRESS, _ADDRESS, "program.cpp"),
+    "thread": Kind("thread", _THREAD, _THREAD, "program.cpp"),
+}
+_TRACED_CALLS = ("emulator_shared", "emulator_dynamic_shared", "emulator_warp_exchange")
+# A call before every access, which host/trace.cpp answers; structures are copied whole, loops stay loops.
+TRACER = Kind(
+    "trace",
+    (*_THREAD, "-O1", "-fno-tree-sra", "--param=max-completely-peel-times=0"),
+    ("-shared", *(f"-Wl,--wrap={name}" for name in _TRACED_CALLS)),
+    "trace.cpp",
+)
 
 
 @cache
@@ -47,20 +73,16 @@ def compiler() -> Path:
     EmulatorError
         If there is none.
     """
-    for name in (os.environ.get("CXX", ""), *COMPILERS):
-        found = shutil.which(name) if name else None
+    wanted = shlex.split(os.environ.get("CXX", ""))
+    for name in wanted[:1] or COMPILERS:
+        found = shutil.which(name)
         if found:
             return Path(found)
+    missing = f"CXX is {wanted[0]!r}, which" if wanted else f"none of {', '.join(COMPILERS)}"
     raise EmulatorError(
-        f"the emulator needs a C++ compiler, and none of {', '.join(COMPILERS)} is on the PATH: install "
+        f"the emulator needs a C++ compiler, and {missing} is {'not ' if wanted else ''}on the PATH: install "
         "GCC 12 or newer (Debian: apt install g++), Clang 15 or newer, or set CXX"
     )
-
-
-def cache_folder() -> Path:
-    """Return where compiled kernels are kept: ``npbert/kernels`` in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "npbert" / "kernels"
 
 
 def build_library(program: Program) -> Path:
@@ -71,18 +93,18 @@ def build_library(program: Program) -> Path:
     EmulatorError
         Without a compiler, for a source that does not compile, for a cache folder that cannot be written to.
     """
-    return _build(program, None, None)
+    return build(program, LIBRARY)
 
 
-def build_executable(program: Program, kernel: str, sanitizer: str) -> Path:
-    """Return an executable that runs one kernel under a sanitizer, compiled now or before.
+def build_executable(program: Program, sanitizer: str) -> Path:
+    """Return an executable that runs a kernel of ``program`` under a sanitizer, compiled now or before.
 
     Raises
     ------
     EmulatorError
         As `build_library`.
     """
-    return _build(program, sanitizer, kernel)
+    return build(program, EXECUTABLES[sanitizer])
 
 
 def build_tracer(program: Program) -> Path:
@@ -93,50 +115,57 @@ def build_tracer(program: Program) -> Path:
     EmulatorError
         As `build_library`.
     """
-    return _build(program, "trace", None)
+    return build(program, TRACER)
+
+
+def build(program: Program, kind: Kind) -> Path:
+    """Return what a program is compiled to, made now or before."""
+    compiler()  # an error where there is none, even if all that is needed has been compiled before
+
+    def make(path: Path) -> None:
+        host = _build_host(kind)
+        unit = path.with_suffix(".cpp")
+        unit.write_text(_unit(program), encoding="utf-8")
+        compiled = path.with_suffix(".o")
+        include = f"-I{HOST}"
+        _compile(program.name, *_flags(program, kind), "-w", include, "-c", str(unit), "-o", str(compiled))
+        _compile(program.name, *kind.link_flags, str(compiled), str(host), "-o", str(path))
+
+    return fetch(_name(program, kind, _compiler_identity()), make)
+
+
+def _build_host(kind: Kind) -> Path:
+    """Return the emulator itself as one object file, compiled now or before: kernels are linked with it."""
+    flags = (*BASE_FLAGS, *_processor_flags(), *kind.host_flags)
+    optional = [name for name in OPTIONAL_HOST_FILES if name != kind.host_file]
+    files = [str(path) for path in sorted(HOST.glob("*.cpp")) if path.name not in optional]
+
+    def make(path: Path) -> None:
+        _compile("the emulator", *flags, "-r", "-nostdlib", *files, "-o", str(path))
+
+    key = _hash(*flags, *files, _compiler_identity(), *_host_texts())
+    return fetch(f"host-{key}.o", make)
 
 
 @cache
-def _build(program: Program, sanitizer: str | None, kernel: str | None) -> Path:
-    """Compile into the cache: beside the result's place, then renamed, so that two may do it at once."""
-    unit = translate(program.source, program.name)
+def _name(program: Program, kind: Kind, compiled_by: str) -> str:
+    """Name a result by all that it depends on."""
+    parts = (_unit(program), *_flags(program, kind), *kind.link_flags, *kind.host_flags, kind.name)
+    return f"{Path(program.name).stem}-{_hash(*parts, compiled_by, *_host_texts())}"
+
+
+@cache
+def _unit(program: Program) -> str:
+    return translate(program.source, program.name)
+
+
+def _flags(program: Program, kind: Kind) -> tuple[str, ...]:
     macros = tuple(f"-D{name}={value}" for name, value in program.defines)
-    flags = (*BASE_FLAGS, *_processor_flags())
-    kind = kernel or "library"
-    parts = (unit, *macros, *flags, str(sanitizer), kind, _compiler_identity(), *_host_texts())
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    folder = cache_folder()
-    result = folder / f"{Path(program.name).stem}-{key}"
-    if result.exists():
-        return result
-    with _work_folder(folder) as name:
-        work = Path(name)
-        (work / "unit.cpp").write_text(unit, encoding="utf-8")
-        sources: list[tuple[str, Path, tuple[str, ...]]] = [
-            ("unit.o", work / "unit.cpp", (*macros, *SANITIZER_FLAGS[sanitizer])),
-        ]
-        sources += [(f"{path.stem}.o", path, ()) for path in _host_sources(is_tracer=sanitizer == "trace")]
-        if kernel is not None:
-            main = (f"-DEMULATOR_MAIN_ENTRY=emulator_entry_{kernel}",)
-            sources.append(("program.o", HOST / "program.cpp", main))
-        for target, path, extra in sources:
-            _run_compiler(
-                program, (*flags, *extra, "-I", str(HOST), "-c", str(path), "-o", str(work / target))
-            )
-        if kernel is not None:
-            link = SANITIZER_FLAGS[sanitizer]
-        else:
-            link = ("-shared", *(TRACE_LINK_FLAGS if sanitizer == "trace" else ()))
-        objects = [str(work / target) for target, _, _ in sources]
-        _run_compiler(program, (*link, *objects, "-o", str(work / "result")))
-        (work / "result").replace(result)
-    return result
+    return (*BASE_FLAGS, *_processor_flags(), *kind.unit_flags, *macros)
 
 
-def _host_sources(is_tracer: bool) -> list[Path]:
-    """Return what is linked with every kernel."""
-    left_out = ("program.cpp",) if is_tracer else ("program.cpp", "trace.cpp")
-    return [path for path in sorted(HOST.glob("*.cpp")) if path.name not in left_out]
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 @cache
@@ -144,30 +173,42 @@ def _host_texts() -> tuple[str, ...]:
     return tuple(path.read_text(encoding="utf-8") for path in sorted(HOST.iterdir()) if path.is_file())
 
 
-def _work_folder(folder: Path) -> tempfile.TemporaryDirectory[str]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=folder, prefix="building-")
-    except OSError as error:
-        raise EmulatorError(
-            f"the cache folder {folder} cannot be written to ({error.strerror}); compiled kernels are kept "
-            "there: make it writable, or set XDG_CACHE_HOME to another folder"
-        ) from error
-
-
-def _run_compiler(program: Program, arguments: tuple[str, ...]) -> None:
-    result = subprocess.run([compiler(), *arguments], capture_output=True, text=True, check=False)
+def _compile(what: str, *arguments: str) -> None:
+    result = _run((*_command(), *arguments))
     if result.returncode != 0:
-        lines = [line for line in result.stderr.splitlines() if re.search(r"error|undefined", line)]
-        first = lines[0] if lines else result.stderr.strip() or f"exit code {result.returncode}"
-        raise EmulatorError(f"{program.name} does not compile for the emulator: {first}")
+        raise EmulatorError(f"{what} does not compile for the emulator: {_complaint(result)}")
+
+
+def _complaint(result: subprocess.CompletedProcess[str]) -> str:
+    """Return the first error that a compiler or linker reports, with the lines of source that it shows."""
+    lines = result.stderr.splitlines()
+    errors = [i for i, line in enumerate(lines) if re.search(r"error:|undefined|cannot find", line)]
+    if not errors:
+        return result.stderr.strip() or f"exit code {result.returncode}"
+    shown = [line for line in lines[errors[0] + 1 : errors[0] + 3] if re.match(r"\s+(\d+ )?\|", line)]
+    return "\n".join([lines[errors[0]], *shown])
+
+
+def _command() -> tuple[str, ...]:
+    """Return the compiler with the arguments that CXX gives it."""
+    return (str(compiler()), *shlex.split(os.environ.get("CXX", ""))[1:])
+
+
+def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise EmulatorError(f"the C++ compiler {command[0]} cannot be run: {error.strerror}") from error
+
+
+def _compiler_identity() -> str:
+    """Name the compiler in the cache's key: another version may compile differently."""
+    return _identity(_command())
 
 
 @cache
-def _compiler_identity() -> str:
-    """Name the compiler in the cache's key: another version may compile differently."""
-    result = subprocess.run([compiler(), "--version"], capture_output=True, text=True, check=False)
-    return f"{compiler()}\n{result.stdout}\n{platform.machine()}"
+def _identity(command: tuple[str, ...]) -> str:
+    return f"{command}\n{_run((*command, '--version')).stdout}\n{platform.machine()}"
 
 
 @cache

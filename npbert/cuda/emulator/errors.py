@@ -16,8 +16,8 @@ class RaceError(EmulatorError):
 
 
 class OutOfBounds(EmulatorError):
-    """A thread accessed memory outside an array."""
+    """A thread accessed memory outside an array, or at an address that is not aligned."""
 
 
 class KernelStopped(EmulatorError):
-    """A thread called ``__trap()`` or failed an ``assert``."""
+    """A thread called ``__trap()``, failed an ``assert``, or did what has no result: divided by 0, say."""

@@ -37,9 +37,9 @@ def options(
         Whether exp, log, erf and the like err by up to 2 ULP, as on a device. Results must stay within their
         tolerances.
     sanitizer : None, "address" or "thread"
-        "address" finds accesses out of bounds (of global arrays, and of each shared array), "thread" finds
-        races. Either runs the launch in a process of its own, many times slower. Barriers that not all
-        threads reach are always found.
+        "address" finds accesses out of bounds (of global arrays, and of each shared array), vector accesses
+        that are not aligned, shifts too far; "thread" finds races. Either runs the launch in a process of its
+        own, many times slower. Barriers that not all threads reach are always found.
 
     Raises
     ------
@@ -56,8 +56,10 @@ def options(
         raise ValueError(f"schedule is {schedule!r}; it must be one of {', '.join(SCHEDULES)}")
     if sanitizer not in SANITIZERS:
         raise ValueError(f'sanitizer is {sanitizer!r}; it must be None, "address" or "thread"')
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed is {seed}; it must be at least 0 and less than 2^32")
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed is {seed!r}; it must be an integer, at least 0 and less than 2^32")
+    if not isinstance(perturb, bool):
+        raise ValueError(f"perturb is {perturb!r}; it must be True or False")
     token = _CURRENT.set(Options(schedule, seed, perturb, sanitizer))
     try:
         yield

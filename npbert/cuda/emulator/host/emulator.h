@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "scheduler.h"
@@ -31,15 +32,20 @@
 #define gridDim emulator_grid_dim
 static constexpr int warpSize = 32;
 
-// Shared memory. The emulator's Python side rewrites `__shared__ float tile[16][17];` as
-// `auto &tile = emulator_shared_array<float[16][17]>(id);`, and the extern form as a pointer.
-template <class T>
-inline T &emulator_shared_array(int id) {
-    return *static_cast<T *>(emulator_shared(id, sizeof(T)));
+// Shared memory. translation.py rewrites `__shared__ float tile[16][17];` as
+//     struct emulator_shared_0 { typedef float type[16][17]; };
+//     auto &tile = emulator_shared_array<emulator_shared_0>();
+// and the extern form as a pointer. The type is local to its function: each instance of a template has its own
+// array, as on the device.
+template <class Array>
+inline const int emulator_shared_id = emulator_new_shared_id();
+template <class Array>
+inline typename Array::type &emulator_shared_array() {
+    typedef typename Array::type Type;
+    return *static_cast<Type *>(emulator_shared(emulator_shared_id<Array>, sizeof(Type)));
 }
 
 // Vectors ------------------------------------------------------------------------------------------------
-
 
 #define EMULATOR_VECTOR(NAME, T, BYTES)                                      \
     struct alignas(2 * BYTES) NAME##2 { T x, y; };                           \
@@ -70,6 +76,7 @@ struct dim3 { unsigned x = 1, y = 1, z = 1; };
 #define __threadfence() ((void)0)
 #define __threadfence_block() ((void)0)
 #define __trap() emulator_stop(__FILE__, __LINE__, "__trap()")
+#define printf(...) emulator_print(__VA_ARGS__)
 #undef assert
 #define assert(condition) ((condition) ? (void)0 : emulator_stop(__FILE__, __LINE__, "assert(" #condition ")"))
 
@@ -106,10 +113,17 @@ inline unsigned emulator_ballot(unsigned mask, const char *what, const char *fil
     return lane.ballot;
 }
 
+struct EmulatorPlace {
+    const char *file;
+    int line;
+};
 #define EMULATOR_SHUFFLE(KIND, what, mask, value, ...)                                                       \
     emulator_shuffle(mask, what, __FILE__, __LINE__, value,                                                   \
-                     emulator_shuffle_source(emulator_shuffle_source_##KIND, __VA_ARGS__))
-inline unsigned emulator_shuffle_source(unsigned (*rule)(unsigned, int, int), int which, int width = 32) {
+                     emulator_shuffle_source({__FILE__, __LINE__}, emulator_shuffle_source_##KIND, __VA_ARGS__))
+inline unsigned emulator_shuffle_source(EmulatorPlace place, unsigned (*rule)(unsigned, int, int), int which,
+                                        int width = 32) {
+    if (width < 1 || width > 32 || (width & (width - 1)) != 0)
+        emulator_stop(place.file, place.line, "a shuffle's width must be 1, 2, 4, 8, 16 or 32");
     return rule(emulator_thread->lane, which, width);
 }
 #define __shfl_sync(mask, value, ...) EMULATOR_SHUFFLE(idx, "__shfl_sync", mask, value, __VA_ARGS__)
@@ -120,10 +134,10 @@ inline unsigned emulator_shuffle_source(unsigned (*rule)(unsigned, int, int), in
 #define __any_sync(mask, vote) (emulator_ballot(mask, "__any_sync", __FILE__, __LINE__, (vote) != 0) != 0)
 #define __all_sync(mask, vote) \
     (emulator_ballot(mask, "__all_sync", __FILE__, __LINE__, (vote) != 0) == unsigned(mask))
-inline void emulator_syncwarp(const char *file, int line, unsigned mask = 0xffffffffu) {
-    emulator_warp_exchange(mask, "__syncwarp", file, line, nullptr, emulator_complete_nothing);
-}
-#define __syncwarp(...) emulator_syncwarp(__FILE__, __LINE__, ##__VA_ARGS__)
+inline unsigned emulator_mask(unsigned mask = 0xffffffffu) { return mask; }
+#define __syncwarp(...)                                                                             \
+    emulator_warp_exchange(emulator_mask(__VA_ARGS__), "__syncwarp", __FILE__, __LINE__, nullptr, \
+                           emulator_complete_nothing)
 
 // Atomics ------------------------------------------------------------------------------------------------
 // Atomic for the race detector, without ordering anything else, as on the device.
@@ -137,37 +151,47 @@ inline T emulator_atomic(T *address, Update update) {
     } while (!__atomic_compare_exchange(address, &expected, &desired, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
     return expected;
 }
+// The address alone says of which type a value is: atomicAdd(&sum, 1) adds to a float, too.
 template <class T>
-inline T atomicAdd(T *address, T value) {
-    return emulator_atomic(address, [=](T old) { return T(old + value); });
-}
+struct EmulatorSame {
+    typedef T type;
+};
+#define EMULATOR_ATOMIC(NAME, RESULT)                                                      \
+    template <class T>                                                                     \
+    inline T atomic##NAME(T *address, typename EmulatorSame<T>::type value) {              \
+        return emulator_atomic(address, [=]([[maybe_unused]] T old) { return T(RESULT); }); \
+    }
+EMULATOR_ATOMIC(Add, old + value)
+EMULATOR_ATOMIC(Sub, old - value)
+EMULATOR_ATOMIC(Max, old < value ? value : old)
+EMULATOR_ATOMIC(Min, value < old ? value : old)
+EMULATOR_ATOMIC(And, old & value)
+EMULATOR_ATOMIC(Or, old | value)
+EMULATOR_ATOMIC(Xor, old ^ value)
+EMULATOR_ATOMIC(Inc, old >= value ? 0 : old + 1)
+EMULATOR_ATOMIC(Dec, old == 0 || old > value ? value : old - 1)
+EMULATOR_ATOMIC(Exch, value)
+#undef EMULATOR_ATOMIC
 template <class T>
-inline T atomicSub(T *address, T value) {
-    return emulator_atomic(address, [=](T old) { return T(old - value); });
-}
-template <class T>
-inline T atomicMax(T *address, T value) {
-    return emulator_atomic(address, [=](T old) { return old < value ? value : old; });
-}
-template <class T>
-inline T atomicMin(T *address, T value) {
-    return emulator_atomic(address, [=](T old) { return value < old ? value : old; });
-}
-template <class T>
-inline T atomicExch(T *address, T value) {
-    return emulator_atomic(address, [=](T) { return value; });
-}
-template <class T>
-inline T atomicCAS(T *address, T compare, T value) {
+inline T atomicCAS(T *address, typename EmulatorSame<T>::type compare, typename EmulatorSame<T>::type value) {
     return emulator_atomic(address, [=](T old) { return old == compare ? value : old; });
 }
 
 // Arithmetic ---------------------------------------------------------------------------------------------
 
-template <class T>
-inline T min(T a, T b) { return b < a ? b : a; }
-template <class T>
-inline T max(T a, T b) { return a < b ? b : a; }
+// Of a number and NaN the number, as on the device.
+template <class A, class B>
+inline auto min(A a, B b) {
+    typedef std::common_type_t<A, B> T;
+    if constexpr (std::is_floating_point_v<T>) return std::fmin(T(a), T(b));
+    else return T(b) < T(a) ? T(b) : T(a);
+}
+template <class A, class B>
+inline auto max(A a, B b) {
+    typedef std::common_type_t<A, B> T;
+    if constexpr (std::is_floating_point_v<T>) return std::fmax(T(a), T(b));
+    else return T(a) < T(b) ? T(b) : T(a);
+}
 template <class T>
 inline T __ldg(const T *address) { return *address; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((std::uint64_t(a) * b) >> 32); }
@@ -186,42 +210,57 @@ inline std::uint64_t emulator_hash(std::uint64_t bits) {
     bits = (bits ^ bits >> 33) * 0xc4ceb9fe1a85ec53ull;
     return bits ^ bits >> 33;
 }
-inline float emulator_perturbed(float result, float argument) {
+template <class Bits, class T>
+inline T emulator_perturbed(T result, T argument) {
+    static_assert(sizeof(Bits) == sizeof(T), "the bits of a number");
     if (!emulator_perturb || argument == 0 || !std::isfinite(argument) || !std::isnormal(result)) return result;
-    int ulps = int(emulator_hash(__float_as_uint(argument)) % 5) - 2;
-    return __uint_as_float(__float_as_uint(result) + unsigned(ulps));
-}
-inline double emulator_perturbed(double result, double argument) {
-    if (!emulator_perturb || argument == 0 || !std::isfinite(argument) || !std::isnormal(result)) return result;
-    std::uint64_t bits;
-    std::memcpy(&bits, &argument, 8);
+    Bits bits;
+    std::memcpy(&bits, &argument, sizeof bits);
     int ulps = int(emulator_hash(bits) % 5) - 2;
-    std::memcpy(&bits, &result, 8);
-    bits += std::uint64_t(std::int64_t(ulps));
-    std::memcpy(&result, &bits, 8);
-    return result;
+    std::memcpy(&bits, &result, sizeof bits);
+    bits += Bits(ulps);
+    T moved;
+    std::memcpy(&moved, &bits, sizeof moved);
+    return std::isfinite(moved) ? moved : result;
+}
+inline float emulator_inexact(float result, float argument) {
+    return emulator_perturbed<std::uint32_t>(result, argument);
+}
+inline double emulator_inexact(double result, double argument) {
+    return emulator_perturbed<std::uint64_t>(result, argument);
 }
 
-#define EMULATOR_MATH(NAME)                                                                                  \
-    inline float emulator_##NAME(float x) { return emulator_perturbed(std::NAME(x), x); }                    \
-    inline double emulator_##NAME(double x) { return emulator_perturbed(std::NAME(x), x); }                  \
-    inline double emulator_##NAME(int x) { return emulator_##NAME(double(x)); }
-EMULATOR_MATH(exp)
-EMULATOR_MATH(exp2)
-EMULATOR_MATH(expm1)
-EMULATOR_MATH(log)
-EMULATOR_MATH(log2)
-EMULATOR_MATH(log1p)
-EMULATOR_MATH(tanh)
-EMULATOR_MATH(erf)
-EMULATOR_MATH(erfc)
-EMULATOR_MATH(sin)
-EMULATOR_MATH(cos)
+#define EMULATOR_MATH(NAME, FLOAT, DOUBLE)                                                  \
+    inline float emulator_##NAME(float x) { return emulator_inexact(float(FLOAT), x); }     \
+    inline double emulator_##NAME(double x) { return emulator_inexact(DOUBLE, x); }         \
+    template <class Integer, class = std::enable_if_t<std::is_integral_v<Integer>>>         \
+    inline double emulator_##NAME(Integer x) { return emulator_##NAME(double(x)); }
+#define EMULATOR_STANDARD_MATH(NAME) EMULATOR_MATH(NAME, std::NAME(x), std::NAME(x))
+EMULATOR_STANDARD_MATH(exp)
+EMULATOR_STANDARD_MATH(exp2)
+EMULATOR_STANDARD_MATH(expm1)
+EMULATOR_STANDARD_MATH(log)
+EMULATOR_STANDARD_MATH(log2)
+EMULATOR_STANDARD_MATH(log10)
+EMULATOR_STANDARD_MATH(log1p)
+EMULATOR_STANDARD_MATH(sinh)
+EMULATOR_STANDARD_MATH(cosh)
+EMULATOR_STANDARD_MATH(tanh)
+EMULATOR_STANDARD_MATH(erf)
+EMULATOR_STANDARD_MATH(erfc)
+EMULATOR_STANDARD_MATH(sin)
+EMULATOR_STANDARD_MATH(cos)
+EMULATOR_STANDARD_MATH(tan)
+EMULATOR_STANDARD_MATH(atan)
+EMULATOR_STANDARD_MATH(cbrt)
+EMULATOR_MATH(rsqrt, 1 / std::sqrt(double(x)), 1 / std::sqrt(x))
+EMULATOR_MATH(normcdf, 0.5 * std::erfc(-double(x) * M_SQRT1_2), 0.5 * std::erfc(-x * M_SQRT1_2))
+#undef EMULATOR_STANDARD_MATH
 #undef EMULATOR_MATH
-inline float emulator_rsqrt(float x) { return emulator_perturbed(float(1 / std::sqrt(double(x))), x); }
-inline double emulator_rsqrt(double x) { return emulator_perturbed(1 / std::sqrt(x), x); }
-inline float emulator_normcdf(float x) { return emulator_perturbed(float(0.5 * std::erfc(-double(x) * M_SQRT1_2)), x); }
-inline double emulator_normcdf(double x) { return emulator_perturbed(0.5 * std::erfc(-x * M_SQRT1_2), x); }
+inline float emulator_pow(float x, float y) { return emulator_inexact(std::pow(x, y), x); }
+inline double emulator_pow(double x, double y) { return emulator_inexact(std::pow(x, y), x); }
+template <class X, class Y>
+inline double emulator_pow(X x, Y y) { return emulator_pow(double(x), double(y)); }
 
 // The plain names take either type, those that end in f take float.
 #define exp(x) emulator_exp(x)
@@ -234,8 +273,14 @@ inline double emulator_normcdf(double x) { return emulator_perturbed(0.5 * std::
 #define logf(x) emulator_log(float(x))
 #define log2(x) emulator_log2(x)
 #define log2f(x) emulator_log2(float(x))
+#define log10(x) emulator_log10(x)
+#define log10f(x) emulator_log10(float(x))
 #define log1p(x) emulator_log1p(x)
 #define log1pf(x) emulator_log1p(float(x))
+#define sinh(x) emulator_sinh(x)
+#define sinhf(x) emulator_sinh(float(x))
+#define cosh(x) emulator_cosh(x)
+#define coshf(x) emulator_cosh(float(x))
 #define tanh(x) emulator_tanh(x)
 #define tanhf(x) emulator_tanh(float(x))
 #define erf(x) emulator_erf(x)
@@ -246,10 +291,18 @@ inline double emulator_normcdf(double x) { return emulator_perturbed(0.5 * std::
 #define sinf(x) emulator_sin(float(x))
 #define cos(x) emulator_cos(x)
 #define cosf(x) emulator_cos(float(x))
+#define tan(x) emulator_tan(x)
+#define tanf(x) emulator_tan(float(x))
+#define atan(x) emulator_atan(x)
+#define atanf(x) emulator_atan(float(x))
+#define cbrt(x) emulator_cbrt(x)
+#define cbrtf(x) emulator_cbrt(float(x))
 #define rsqrt(x) emulator_rsqrt(x)
 #define rsqrtf(x) emulator_rsqrt(float(x))
 #define normcdf(x) emulator_normcdf(x)
 #define normcdff(x) emulator_normcdf(float(x))
+#define pow(x, y) emulator_pow(x, y)
+#define powf(x, y) emulator_pow(float(x), float(y))
 // Correctly rounded on the device, and here.
 using std::abs;
 using std::ceil;
@@ -274,5 +327,6 @@ template <class... Parameters>
 inline void emulator_call(void (*kernel)(Parameters...), void **arguments) {
     emulator_call(kernel, arguments, std::index_sequence_for<Parameters...>{});
 }
-#define EMULATOR_ENTRY(NAME) \
-    extern "C" void emulator_entry_##NAME(void **arguments) { emulator_call(&NAME, arguments); }
+#define EMULATOR_ENTRY(NAME)                                                                         \
+    extern "C" void emulator_entry_##NAME(void **arguments) { emulator_call(&NAME, arguments); }     \
+    static EmulatorEntry emulator_record_##NAME(#NAME, emulator_entry_##NAME);

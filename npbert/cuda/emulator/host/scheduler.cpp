@@ -1,59 +1,46 @@
 // Runs the threads of a CUDA kernel as fibers, block after block, on one CPU thread.
 //
-// This file is compiled without sanitizers: what it does on behalf of all threads is no access of any of
-// them. Under ThreadSanitizer it tells the sanitizer which fiber runs, and that barriers order memory.
+// This file and those beside it are compiled without sanitizers: what they do on behalf of all threads is no
+// access of any of them.
 
 #include "scheduler.h"
 
+#include "context.h"
+#include "race_detector.h"
+#include "shared_memory.h"
+#include "signals.h"
+
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <sys/mman.h>
-#if defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-#if defined(__SSE__)
-#include <xmmintrin.h>
-#endif
-#if defined(__x86_64__) && defined(__linux__) && !defined(EMULATOR_UCONTEXT)
-#define EMULATOR_ASSEMBLY  // ten times as fast as ucontext, which saves the signal mask by a system call
-#else
-#include <ucontext.h>
-#endif
 
-// ThreadSanitizer's interface for fibers; null where it is not linked in.
-extern "C" {
-__attribute__((weak)) void *__tsan_create_fiber(unsigned flags);
-__attribute__((weak)) void *__tsan_get_current_fiber();
-__attribute__((weak)) void __tsan_switch_to_fiber(void *fiber, unsigned flags);
-__attribute__((weak)) void __tsan_acquire(void *address);
-__attribute__((weak)) void __tsan_release(void *address);
-}
+EmulatorThread *emulator_thread;
+EmulatorIndex emulator_block_dim;
+EmulatorIndex emulator_grid_dim;
+int emulator_perturb;
+EmulatorEntry *emulator_entries;
 
 namespace {
 
-constexpr std::size_t STACK_BYTES = 256 * 1024;  // of address space; only what is touched takes memory
 constexpr unsigned WARP = 32;
-constexpr unsigned NO_SYNCHRONISATION = 1;  // a flag of __tsan_switch_to_fiber
+constexpr std::size_t STACK_BYTES = 256 * 1024;  // of address space; only what is touched takes memory
+constexpr std::size_t GUARD_BYTES = 64 * 1024;   // a multiple of any page's size
+constexpr std::uint64_t CANARY = 0x6b63617473206f6eull;
 constexpr std::size_t THREAD_STORAGE = 4096;
-constexpr int MAX_SHARED_ARRAYS = 64;
+// With a race detector, threads of different blocks are different fibers, up to about so many: each costs half
+// a millisecond and most of a megabyte.
+constexpr unsigned DETECTOR_FIBERS = 384;
 
 enum State { READY, AT_BARRIER, AT_WARP, DONE };
-
-struct Context {
-#if defined(EMULATOR_ASSEMBLY)
-    void *stack_pointer;
-#else
-    ucontext_t context;
-#endif
-};
 
 struct Fiber {
     Context context;
     char *stack;
-    void *sanitizer_fiber;
+    const char *lowest_stack;  // of those that were made together: below it, and above the highest, are traps
+    void *detector_fiber;
     EmulatorThread thread;
     State state;
     const char *file;  // where it waits
@@ -63,200 +50,41 @@ struct Fiber {
     unsigned mask;
     const char *what;
     void *operands;
-    unsigned warp_generation;
-    unsigned storage_block;  // the block that `storage` was last cleared for
+    unsigned long storage_block;  // the block that `storage` was last cleared for
     alignas(16) unsigned char storage[THREAD_STORAGE];
 };
 
-struct SharedArray {
-    unsigned char *memory;
-    std::size_t bytes;
-};
-
 Context scheduler_context;
-void *scheduler_sanitizer_fiber;
-Fiber **fibers = nullptr;  // in the order of creation
-unsigned fiber_count = 0;
-Fiber **threads = nullptr;  // the fiber of each thread of the running block
+void *scheduler_detector_fiber;
+Fiber **fibers;  // in the order of creation
+unsigned fiber_count;
+EmulatorLaunch launch;
+Fiber **threads;  // of the block that runs: a part of a set of fibers
 unsigned thread_count;
 Fiber *running;
-EmulatorLaunch launch;
-SharedArray shared_arrays[MAX_SHARED_ARRAYS];
-SharedArray dynamic_shared;
-unsigned blocks_started = 0;
+unsigned long blocks_started;
 unsigned barrier_arrivals;
-unsigned barrier_generation;
 int barrier_result;
-// One object for even generations and one for odd ones: with a single one a thread that leaves barrier n
-// would also acquire what others release on their way to barrier n + 1, and hide their races.
-char barrier_sync[2];
-char warp_sync[2][32];
-bool failed;
+bool has_printed;
+volatile bool is_in_host;  // a fiber is in the library, which must not be left in the middle
+volatile bool failed;
 int failure;
 
-void fiber_main();
-
-#if defined(EMULATOR_ASSEMBLY)
-// Pushes the registers that a function must preserve, changes stacks, pops the other's.
-extern "C" void emulator_switch_stack(void **saved, void *next);
-asm(R"(
-.text
-.globl emulator_switch_stack
-.type emulator_switch_stack, @function
-emulator_switch_stack:
-    pushq %rbp
-    pushq %rbx
-    pushq %r12
-    pushq %r13
-    pushq %r14
-    pushq %r15
-    movq %rsp, (%rdi)
-    movq %rsi, %rsp
-    popq %r15
-    popq %r14
-    popq %r13
-    popq %r12
-    popq %rbx
-    popq %rbp
-    ret
-.size emulator_switch_stack, .-emulator_switch_stack
-)");
-
-void switch_context(Context &from, Context &to) {
-    emulator_switch_stack(&from.stack_pointer, to.stack_pointer);
-}
-
-void prepare_context(Fiber &fiber) {
-    void **top = reinterpret_cast<void **>(fiber.stack + STACK_BYTES);
-    *--top = nullptr;                                   // alignment: as after a call
-    *--top = reinterpret_cast<void *>(&fiber_main);     // where `ret` goes
-    for (int saved_register = 0; saved_register < 6; ++saved_register) *--top = nullptr;
-    fiber.context.stack_pointer = top;
-}
-#else
-void switch_context(Context &from, Context &to) { swapcontext(&from.context, &to.context); }
-
-void prepare_context(Fiber &fiber) {
-    getcontext(&fiber.context.context);
-    fiber.context.context.uc_stack.ss_sp = fiber.stack;
-    fiber.context.context.uc_stack.ss_size = STACK_BYTES;
-    fiber.context.context.uc_link = nullptr;
-    makecontext(&fiber.context.context, fiber_main, 0);
-}
-#endif
+// Marks what a fiber calls and what is not safe to leave in the middle.
+class HostSection {
+  public:
+    HostSection() { is_in_host = true; }
+    ~HostSection() { is_in_host = false; }
+};
 
 void fail(int code, const char *format, ...) {
     if (failed) return;  // the first mistake is the one to report
-    failed = true;
     failure = code;
     va_list arguments;
     va_start(arguments, format);
     std::vsnprintf(launch.message, launch.message_size, format, arguments);
     va_end(arguments);
-}
-
-void to_scheduler() {
-    Fiber *self = running;
-    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(scheduler_sanitizer_fiber, NO_SYNCHRONISATION);
-    switch_context(self->context, scheduler_context);
-}
-
-void to_fiber(Fiber *fiber) {
-    running = fiber;
-    emulator_thread = &fiber->thread;
-    if (__tsan_switch_to_fiber) __tsan_switch_to_fiber(fiber->sanitizer_fiber, NO_SYNCHRONISATION);
-    switch_context(scheduler_context, fiber->context);
-}
-
-void fiber_main() {
-    for (;;) {
-        launch.entry(launch.arguments);
-        running->state = DONE;
-        to_scheduler();
-    }
-}
-
-bool make_fibers(unsigned count) {
-    if (count <= fiber_count) return true;
-    fibers = static_cast<Fiber **>(std::realloc(fibers, count * sizeof *fibers));
-    threads = static_cast<Fiber **>(std::realloc(threads, count * sizeof *threads));
-    for (; fiber_count < count; ++fiber_count) {
-        void *stack = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (stack == MAP_FAILED) return false;
-        Fiber *fiber = static_cast<Fiber *>(std::calloc(1, sizeof(Fiber)));
-        if (fiber == nullptr) return false;
-        fiber->stack = static_cast<char *>(stack);
-        if (__tsan_create_fiber) fiber->sanitizer_fiber = __tsan_create_fiber(0);
-        prepare_context(*fiber);
-        fibers[fiber_count] = fiber;
-    }
-    return true;
-}
-
-// Plain stores: a library's memset would be taken for an access of the thread that runs.
-void fill(volatile unsigned char *memory, std::size_t bytes, unsigned char value) {
-    for (std::size_t i = 0; i < bytes; ++i) memory[i] = value;
-}
-
-void reset_shared(SharedArray &array) {
-    if (array.memory == nullptr) return;
-    if (launch.memory_per_block) {
-        array.memory = nullptr;  // a fresh one on first use
-    } else {
-        fill(array.memory, array.bytes, 0xff);
-    }
-}
-
-// New memory from the system itself: a race detector takes the library's mmap and malloc for a write to all of
-// it by the calling thread.
-unsigned char *pages(std::size_t bytes) {
-#if defined(__linux__)
-    long memory = syscall(SYS_mmap, nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0L);
-    return memory == -1 ? nullptr : reinterpret_cast<unsigned char *>(memory);
-#else
-    void *memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    return memory == MAP_FAILED ? nullptr : static_cast<unsigned char *>(memory);
-#endif
-}
-
-// Room for shared memory that is never used twice, where each block has its own.
-unsigned char *from_arena(std::size_t bytes) {
-    static unsigned char *arena = nullptr;
-    static std::size_t left = 0;
-    bytes = (bytes + 63) / 64 * 64;
-    if (bytes > left) {
-        left = bytes > (std::size_t(1) << 26) ? bytes : std::size_t(1) << 26;
-        arena = pages(left);
-        if (arena == nullptr) return nullptr;
-    }
-    unsigned char *found = arena;
-    arena += bytes;
-    left -= bytes;
-    return found;
-}
-
-unsigned char *allocate_shared(std::size_t bytes) {
-    void *memory = nullptr;
-    if (launch.memory_per_block) {
-        memory = from_arena(bytes);
-    } else if (posix_memalign(&memory, 16, bytes) != 0) {
-        memory = nullptr;
-    }
-    if (memory == nullptr) {
-        std::fprintf(stderr, "emulator: no memory for %zu bytes of shared memory\n", bytes);
-        std::abort();
-    }
-    fill(static_cast<unsigned char *>(memory), bytes, 0xff);
-    return static_cast<unsigned char *>(memory);
-}
-
-void *shared_memory(SharedArray &array, std::size_t bytes) {
-    if (array.memory == nullptr) {
-        array.memory = allocate_shared(bytes);
-        array.bytes = bytes;
-    }
-    return array.memory;
+    failed = true;
 }
 
 const char *describe(const EmulatorThread &thread) {
@@ -268,6 +96,127 @@ const char *describe(const EmulatorThread &thread) {
                   thread.block_index.z);
     return text;
 }
+
+// Fibers --------------------------------------------------------------------------------------------------
+
+void to_scheduler() {
+    Fiber *self = running;
+    detector_switch(scheduler_detector_fiber);
+    switch_context(self->context, scheduler_context);
+}
+
+[[noreturn]] void leave_for_ever() {
+    for (;;) to_scheduler();
+}
+
+std::uint64_t &canary(Fiber *fiber) { return *reinterpret_cast<std::uint64_t *>(fiber->stack); }
+
+void report_overflow(Fiber *fiber) {
+    fail(EMULATOR_STOPPED, "stack overflow in %s: endless recursion, or local arrays of more than %zu bytes?",
+         describe(fiber->thread), STACK_BYTES);
+}
+
+void to_fiber(Fiber *fiber) {
+    running = fiber;
+    is_in_host = false;
+    emulator_thread = &fiber->thread;
+    detector_switch(fiber->detector_fiber);
+    switch_context(scheduler_context, fiber->context);
+    if (canary(fiber) != CANARY) {
+        report_overflow(fiber);
+        canary(fiber) = CANARY;
+    }
+}
+
+void fiber_main() {
+    keep_float_mode();
+    for (;;) {
+        launch.entry(launch.arguments);
+        running->state = DONE;
+        to_scheduler();
+    }
+}
+
+void prepare(Fiber *fiber) { prepare_context(fiber->context, fiber->stack, STACK_BYTES, fiber_main); }
+
+bool make_fibers(unsigned count) {
+    if (count <= fiber_count) return true;
+    unsigned more = count - fiber_count;
+    void *list = std::realloc(fibers, count * sizeof *fibers);
+    if (list == nullptr) return false;
+    fibers = static_cast<Fiber **>(list);
+    void *memory = mmap(nullptr, GUARD_BYTES + more * STACK_BYTES + GUARD_BYTES, PROT_NONE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (memory == MAP_FAILED) return false;
+    char *stacks = static_cast<char *>(memory) + GUARD_BYTES;
+    if (mprotect(stacks, more * STACK_BYTES, PROT_READ | PROT_WRITE) != 0) return false;
+    for (unsigned i = 0; i < more; ++i) {
+        Fiber *fiber = static_cast<Fiber *>(std::calloc(1, sizeof(Fiber)));
+        if (fiber == nullptr) return false;
+        fiber->stack = stacks + i * STACK_BYTES;
+        fiber->lowest_stack = stacks;
+        canary(fiber) = CANARY;
+        if (is_race_detector()) fiber->detector_fiber = __tsan_create_fiber(0);
+        prepare(fiber);
+        fibers[fiber_count++] = fiber;
+    }
+    return true;
+}
+
+// Fibers are left in the middle of the kernel by a failure: start each of them afresh.
+void restart_fibers() {
+    for (unsigned i = 0; i < fiber_count; ++i) prepare(fibers[i]);
+}
+
+// Signals -------------------------------------------------------------------------------------------------
+
+bool on_signal(int number, const char *stack_pointer, const char *address) {
+    if (number == SIGINT) fail(EMULATOR_INTERRUPTED, "interrupted");
+    bool is_in_kernel = running != nullptr && !is_in_host && stack_pointer >= running->lowest_stack - GUARD_BYTES &&
+                        stack_pointer < running->stack + STACK_BYTES;
+    if (!is_in_kernel) return number == SIGINT;  // the scheduler will notice that it has failed
+    if (number == SIGFPE)
+        fail(EMULATOR_STOPPED, "integer division by zero by %s", describe(running->thread));
+    else if (number == SIGILL)
+        fail(EMULATOR_STOPPED, "illegal instruction in %s", describe(running->thread));
+    else if (address < running->lowest_stack && address >= running->lowest_stack - GUARD_BYTES)
+        report_overflow(running);
+    else
+        fail(EMULATOR_OUT_OF_BOUNDS, "%s accessed memory that is not there, or at an address that is not aligned",
+             describe(running->thread));
+    leave_for_ever();
+}
+
+// Order ---------------------------------------------------------------------------------------------------
+
+std::uint32_t random_state;
+
+void seed_random(std::uint32_t seed) {
+    random_state = seed * 2654435761u + 1;
+    if (random_state == 0) random_state = 1;
+}
+
+std::uint32_t random_below(std::uint32_t limit) {  // xorshift32
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 17;
+    random_state ^= random_state << 5;
+    return random_state % limit;
+}
+
+void shuffle(unsigned *order, unsigned count) {
+    for (unsigned i = count; i > 1; --i) {
+        unsigned other = random_below(i), kept = order[i - 1];
+        order[i - 1] = order[other];
+        order[other] = kept;
+    }
+}
+
+void order_of(unsigned *order, unsigned count) {
+    for (unsigned i = 0; i < count; ++i) order[i] = launch.schedule == SCHEDULE_DESCENDING ? count - 1 - i : i;
+    if (launch.schedule == SCHEDULE_RANDOM) shuffle(order, count);
+}
+
+// Blocks --------------------------------------------------------------------------------------------------
 
 // Every thread of the block waits at a barrier: let them go, if it is the same one.
 void release_barrier() {
@@ -284,9 +233,33 @@ void release_barrier() {
         count += fiber->vote != 0;
     }
     barrier_result = (count << 2) | (count > 0) << 1 | (count == int(thread_count));
-    ++barrier_generation;
     barrier_arrivals = 0;
+    detector_meeting(threads, thread_count, scheduler_detector_fiber);
     for (unsigned rank = 0; rank < thread_count; ++rank) threads[rank]->state = READY;
+}
+
+bool waits_for_the_same(const Fiber *one, const Fiber *other) {
+    return one->state == AT_WARP && other->state == AT_WARP && one->mask == other->mask && one->line == other->line &&
+           std::strcmp(one->what, other->what) == 0 && std::strcmp(one->file, other->file) == 0;
+}
+
+void report_warp(Fiber *waiting) {
+    unsigned first = waiting->thread.rank - waiting->thread.lane;
+    for (unsigned lane = 0; lane < WARP; ++lane) {
+        if (!(waiting->mask >> lane & 1)) continue;
+        Fiber *other = first + lane < thread_count ? threads[first + lane] : nullptr;
+        if (other && waits_for_the_same(waiting, other)) continue;
+        if (!other || other->state == DONE) {
+            fail(EMULATOR_DIVERGENCE, "warp divergence: %s waits in %s at %s:%d for lane %u, which %s",
+                 describe(waiting->thread), waiting->what, waiting->file, waiting->line, lane,
+                 other ? "has left the kernel" : "does not exist");
+        } else {
+            fail(EMULATOR_DIVERGENCE, "warp divergence: %s waits in %s at %s:%d (mask 0x%08x), %s at %s:%d",
+                 describe(waiting->thread), waiting->what, waiting->file, waiting->line, waiting->mask,
+                 describe(other->thread), other->file, other->line);
+        }
+        return;
+    }
 }
 
 // Nobody can go on: say who waits for whom.
@@ -298,68 +271,25 @@ void report_deadlock() {
         if (fiber->state == AT_WARP && !at_warp) at_warp = fiber;
         if (fiber->state == DONE && !done) done = fiber;
     }
-    if (at_warp) {
-        unsigned first = at_warp->thread.rank / WARP * WARP;
-        for (unsigned lane = 0; lane < WARP; ++lane) {
-            if (!(at_warp->mask >> lane & 1)) continue;
-            Fiber *other = first + lane < thread_count ? threads[first + lane] : nullptr;
-            if (other && other->state == AT_WARP && other->mask == at_warp->mask &&
-                other->line == at_warp->line)
-                continue;
-            if (!other || other->state == DONE) {
-                fail(EMULATOR_DIVERGENCE, "warp divergence: %s waits in %s at %s:%d for lane %u, which %s",
-                     describe(at_warp->thread), at_warp->what, at_warp->file, at_warp->line, lane,
-                     other ? "has left the kernel" : "does not exist");
-            } else {
-                fail(EMULATOR_DIVERGENCE, "warp divergence: %s waits in %s at %s:%d (mask 0x%08x), %s at %s:%d",
-                     describe(at_warp->thread), at_warp->what, at_warp->file, at_warp->line, at_warp->mask,
-                     describe(other->thread), other->file, other->line);
-            }
-            return;
-        }
-    }
-    if (at_barrier && done) {
+    if (at_warp) report_warp(at_warp);
+    if (at_barrier && done)
         fail(EMULATOR_DIVERGENCE, "barrier divergence: %s waits at %s:%d, %s has left the kernel",
              describe(at_barrier->thread), at_barrier->file, at_barrier->line, describe(done->thread));
-        return;
-    }
     fail(EMULATOR_DIVERGENCE, "the threads wait for each other for ever");
 }
 
-std::uint32_t random_state;
-
-std::uint32_t random_below(std::uint32_t limit) {  // xorshift32
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 17;
-    random_state ^= random_state << 5;
-    return random_state % limit;
-}
-
-void order_of(unsigned *order, unsigned count) {
-    for (unsigned i = 0; i < count; ++i) order[i] = launch.schedule == 1 ? count - 1 - i : i;
-    if (launch.schedule != 2) return;
-    for (unsigned i = count; i > 1; --i) {
-        unsigned other = random_below(i), kept = order[i - 1];
-        order[i - 1] = order[other];
-        order[other] = kept;
-    }
-}
-
-void run_block(EmulatorIndex block_index, unsigned block_rank, unsigned *order) {
+void begin_block(EmulatorIndex block_index) {
     ++blocks_started;
-    reset_shared(dynamic_shared);
-    for (SharedArray &array : shared_arrays) reset_shared(array);
+    poison_shared_memory();
     barrier_arrivals = 0;
+    unsigned x = emulator_block_dim.x, y = emulator_block_dim.y;
     for (unsigned rank = 0; rank < thread_count; ++rank) {
-        // Another fiber for the same thread of the next block, or the race detector would take the two for
-        // one thread, whose accesses are in order.
-        Fiber *fiber = fibers[(rank + block_rank) % fiber_count];
-        threads[rank] = fiber;
-        unsigned x = emulator_block_dim.x, y = emulator_block_dim.y;
-        fiber->thread = {{rank % x, rank / x % y, rank / (x * y)}, block_index, rank, rank % WARP};
-        fiber->state = READY;
-        fiber->warp_generation = 0;
+        threads[rank]->thread = {{rank % x, rank / x % y, rank / (x * y)}, block_index, rank, rank % WARP};
+        threads[rank]->state = READY;
     }
+}
+
+void run_block(unsigned *order) {
     unsigned left = thread_count;
     order_of(order, thread_count);
     while (left > 0 && !failed) {
@@ -372,49 +302,85 @@ void run_block(EmulatorIndex block_index, unsigned block_rank, unsigned *order) 
             left -= fiber->state == DONE;
         }
         if (failed || left == 0) return;
-        if (barrier_arrivals == thread_count) {
+        if (barrier_arrivals == thread_count)
             release_barrier();
-        } else if (!progress) {
+        else if (!progress)
             report_deadlock();
-        }
-        if (launch.schedule == 2) order_of(order, thread_count);
+        if (launch.schedule == SCHEDULE_RANDOM) order_of(order, thread_count);
     }
 }
 
-// Where the processor can: results that are denormal become 0, and so do denormal operands.
-class FlushDenormals {
-#if defined(__SSE__)
+// Which fibers are the threads of a block. To a race detector, accesses of one fiber are in order, and what a
+// fiber did in a block comes before what all threads of a later block that it takes part in do after a
+// barrier. So each block has a set of fibers for itself while there are sets left. After that a set is drawn,
+// in which each thread is another fiber than before.
+class FiberSets {
   public:
-    explicit FlushDenormals(bool flush) : saved(_mm_getcsr()) {
-        constexpr unsigned BOTH = 0x8040;  // of MXCSR
-        _mm_setcsr(flush ? saved | BOTH : saved & ~BOTH);
+    explicit FiberSets(std::uint64_t blocks) : sets(1), used(0) {
+        if (!is_race_detector()) return;
+        sets = DETECTOR_FIBERS / thread_count < 2 ? 2 : DETECTOR_FIBERS / thread_count;
+        if (sets > blocks) sets = unsigned(blocks);
     }
-    ~FlushDenormals() { _mm_setcsr(saved); }
+    unsigned fibers_needed() const { return sets * thread_count; }
+
+    void assign(Fiber **to) {
+        std::uint64_t turn = used / sets;
+        if (used % sets == 0) {
+            for (unsigned i = 0; i < sets; ++i) order[i] = i;
+            if (turn > 0) shuffle(order, sets);
+        }
+        Fiber **set = fibers + std::size_t(order[used % sets]) * thread_count;
+        for (unsigned rank = 0; rank < thread_count; ++rank) to[rank] = set[(rank + turn) % thread_count];
+        ++used;
+    }
+
+    // For reports, which tell of the past by the names of the present: only where no fiber is used twice.
+    void name_threads(std::uint64_t blocks) const {
+        if (!is_race_detector() || !__tsan_set_fiber_name || blocks > sets) return;
+        for (unsigned rank = 0; rank < thread_count; ++rank)
+            __tsan_set_fiber_name(threads[rank]->detector_fiber, describe(threads[rank]->thread));
+    }
 
   private:
-    unsigned saved;
-#else
-  public:
-    explicit FlushDenormals(bool) {}
-#endif
+    unsigned sets;
+    std::uint64_t used;
+    unsigned order[DETECTOR_FIBERS];
 };
 
-// After a failure fibers are left in the middle of the kernel: start each of them afresh.
-void restart_fibers() {
-    for (unsigned i = 0; i < fiber_count; ++i) prepare_context(*fibers[i]);
+EmulatorIndex block_at(std::uint64_t rank) {
+    std::uint64_t x = launch.grid[0], y = launch.grid[1];
+    return {unsigned(rank % x), unsigned(rank / x % y), unsigned(rank / (x * y))};
 }
 
-void forget_shared(SharedArray &array) {
-    if (!launch.memory_per_block) std::free(array.memory);
-    array = {nullptr, 0};
+void run_blocks(std::uint64_t blocks, FiberSets &sets) {
+    unsigned *thread_order = static_cast<unsigned *>(std::malloc(thread_count * sizeof(unsigned)));
+    unsigned *block_order = nullptr;
+    threads = static_cast<Fiber **>(std::malloc(thread_count * sizeof *threads));
+    if (launch.schedule == SCHEDULE_RANDOM && blocks <= UINT32_MAX) {
+        block_order = static_cast<unsigned *>(std::malloc(blocks * sizeof(unsigned)));
+        if (block_order != nullptr) order_of(block_order, unsigned(blocks));
+    }
+    for (std::uint64_t i = 0; i < blocks && !failed; ++i) {
+        std::uint64_t rank = launch.schedule == SCHEDULE_DESCENDING ? blocks - 1 - i : i;
+        sets.assign(threads);
+        begin_block(block_at(block_order != nullptr ? block_order[i] : rank));
+        sets.name_threads(blocks);
+        run_block(thread_order);
+    }
+    std::free(thread_order);
+    std::free(block_order);
+    std::free(threads);
+    threads = nullptr;
 }
 
 }  // namespace
 
-EmulatorThread *emulator_thread;
-EmulatorIndex emulator_block_dim;
-EmulatorIndex emulator_grid_dim;
-int emulator_perturb;
+EmulatorEntry::EmulatorEntry(const char *with_name, void (*with_call)(void **))
+    : name(with_name), call(with_call), next(emulator_entries) {
+    emulator_entries = this;
+}
+
+// What kernels ask for ------------------------------------------------------------------------------------
 
 int emulator_barrier(const char *file, int line, int vote) {
     Fiber *self = running;
@@ -422,22 +388,19 @@ int emulator_barrier(const char *file, int line, int vote) {
     self->line = line;
     self->vote = vote;
     self->state = AT_BARRIER;
-    char *sync = &barrier_sync[barrier_generation & 1];
-    if (__tsan_release) __tsan_release(sync);
     ++barrier_arrivals;
     to_scheduler();
-    if (__tsan_acquire) __tsan_acquire(sync);
     return barrier_result;
 }
 
 void emulator_warp_exchange(unsigned mask, const char *what, const char *file, int line, void *mine,
                             void (*complete)(void *const lanes[32], unsigned mask)) {
     Fiber *self = running;
-    unsigned first = self->thread.rank / WARP * WARP;
+    unsigned first = self->thread.rank - self->thread.lane;
     if (!(mask >> self->thread.lane & 1)) {
         fail(EMULATOR_DIVERGENCE, "%s at %s:%d: %s is lane %u, which is not in its own mask 0x%08x", what, file,
              line, describe(self->thread), self->thread.lane, mask);
-        to_scheduler();
+        leave_for_ever();
     }
     self->mask = mask;
     self->what = what;
@@ -445,42 +408,52 @@ void emulator_warp_exchange(unsigned mask, const char *what, const char *file, i
     self->line = line;
     self->operands = mine;
     self->state = AT_WARP;
-    bool orders_memory = std::strcmp(what, "__syncwarp") == 0;
-    char *sync = &warp_sync[self->warp_generation & 1][first / WARP];
-    if (orders_memory && __tsan_release) __tsan_release(sync);
-    void *lanes[WARP];
-    bool all_here = true;
+    void *lanes[WARP] = {};
+    Fiber *met[WARP];
+    unsigned count = 0;
     for (unsigned lane = 0; lane < WARP; ++lane) {
-        lanes[lane] = nullptr;
         if (!(mask >> lane & 1)) continue;
         Fiber *other = first + lane < thread_count ? threads[first + lane] : nullptr;
-        if (!other || other->state != AT_WARP || other->mask != mask || other->line != line ||
-            std::strcmp(other->what, what) != 0) {
-            all_here = false;
-            break;
+        if (!other || !waits_for_the_same(self, other)) {
+            to_scheduler();  // the last lane to come completes the exchange
+            return;
         }
         lanes[lane] = other->operands;
+        met[count++] = other;
     }
-    if (all_here) {
-        complete(lanes, mask);
-        for (unsigned lane = 0; lane < WARP; ++lane)
-            if (mask >> lane & 1) threads[first + lane]->state = READY;
-    } else {
-        to_scheduler();
-    }
-    if (orders_memory && __tsan_acquire) __tsan_acquire(sync);
-    self->warp_generation += orders_memory;
+    complete(lanes, mask);
+    // Of the warp functions this one alone orders memory.
+    if (std::strcmp(what, "__syncwarp") == 0) detector_meeting(met, count, self->detector_fiber);
+    for (unsigned i = 0; i < count; ++i) met[i]->state = READY;
 }
 
-void *emulator_shared(int id, std::size_t bytes) { return shared_memory(shared_arrays[id], bytes); }
+int emulator_new_shared_id() {
+    static int count = 0;
+    return count++;
+}
+
+void *emulator_shared(int id, std::size_t bytes) {
+    HostSection section;
+    void *memory = static_shared_memory(id, bytes);
+    if (memory != nullptr) return memory;
+    fail(EMULATOR_STOPPED, "__shared__ arrays of a known size take %zu bytes at most, in %d arrays",
+         MAX_STATIC_SHARED_BYTES, MAX_SHARED_ARRAYS);
+    leave_for_ever();
+}
 
 void *emulator_dynamic_shared() {
-    return shared_memory(dynamic_shared, launch.dynamic_shared_bytes ? launch.dynamic_shared_bytes : 1);
+    HostSection section;
+    void *memory = dynamic_shared_memory(launch.dynamic_shared_bytes ? launch.dynamic_shared_bytes : 1);
+    if (memory != nullptr) return memory;
+    fail(EMULATOR_NO_MEMORY, "no memory for %llu bytes of shared memory",
+         static_cast<unsigned long long>(launch.dynamic_shared_bytes));
+    leave_for_ever();
 }
 
 void *emulator_thread_storage() {
     if (running->storage_block != blocks_started) {
-        fill(running->storage, sizeof running->storage, 0);
+        volatile unsigned char *storage = running->storage;
+        for (std::size_t i = 0; i < THREAD_STORAGE; ++i) storage[i] = 0;
         running->storage_block = blocks_started;
     }
     return running->storage;
@@ -488,60 +461,44 @@ void *emulator_thread_storage() {
 
 void emulator_stop(const char *file, int line, const char *what) {
     fail(EMULATOR_STOPPED, "%s: %s at %s:%d", what, describe(running->thread), file, line);
-    for (;;) to_scheduler();
+    leave_for_ever();
 }
 
-void emulator_complete_shuffle(void *const lanes[32], unsigned mask) {
-    for (unsigned lane = 0; lane < WARP; ++lane) {
-        if (!(mask >> lane & 1)) continue;
-        ShuffleLane *to = static_cast<ShuffleLane *>(lanes[lane]);
-        // A lane that takes no part has nothing to give: what CUDA leaves undefined is NaN here.
-        bool is_there = to->source < WARP && (mask >> to->source & 1);
-        const ShuffleLane *from = is_there ? static_cast<ShuffleLane *>(lanes[to->source]) : nullptr;
-        for (unsigned i = 0; i < sizeof to->out; ++i) to->out[i] = from ? from->in[i] : 0xff;
-    }
+int emulator_print(const char *format, ...) {
+    HostSection section;
+    has_printed = true;
+    va_list arguments;
+    va_start(arguments, format);
+    int length = std::vprintf(format, arguments);
+    va_end(arguments);
+    return length;
 }
-
-void emulator_complete_ballot(void *const lanes[32], unsigned mask) {
-    unsigned votes = 0;
-    for (unsigned lane = 0; lane < WARP; ++lane)
-        if (mask >> lane & 1) votes |= unsigned(static_cast<ShuffleLane *>(lanes[lane])->is_set != 0) << lane;
-    for (unsigned lane = 0; lane < WARP; ++lane)
-        if (mask >> lane & 1) static_cast<ShuffleLane *>(lanes[lane])->ballot = votes;
-}
-
-void emulator_complete_nothing(void *const[32], unsigned) {}
 
 int emulator_run(const EmulatorLaunch *request) {
     launch = *request;
-    failed = false;
+    failed = has_printed = false;
     failure = EMULATOR_OK;
+    running = nullptr;
     thread_count = launch.block[0] * launch.block[1] * launch.block[2];
     emulator_block_dim = {launch.block[0], launch.block[1], launch.block[2]};
     emulator_grid_dim = {launch.grid[0], launch.grid[1], launch.grid[2]};
-    emulator_perturb = launch.perturb;
-    random_state = launch.seed * 2654435761u + 1;
-    if (random_state == 0) random_state = 1;
-    if (__tsan_get_current_fiber) scheduler_sanitizer_fiber = __tsan_get_current_fiber();
-    // Some fibers more than threads, so that those of neighbouring blocks differ.
-    if (!make_fibers(thread_count + (launch.memory_per_block ? 7 : 0))) {
+    emulator_perturb = int(launch.perturb);
+    seed_random(launch.seed);
+    if (is_race_detector()) scheduler_detector_fiber = __tsan_get_current_fiber();
+    std::uint64_t blocks = std::uint64_t(launch.grid[0]) * launch.grid[1] * launch.grid[2];
+    FiberSets sets(blocks);
+    if (!make_fibers(sets.fibers_needed())) {
         std::snprintf(launch.message, launch.message_size, "no memory for %u threads", thread_count);
         return EMULATOR_NO_MEMORY;
     }
-    unsigned blocks = launch.grid[0] * launch.grid[1] * launch.grid[2];
-    unsigned *thread_order = static_cast<unsigned *>(std::malloc(thread_count * sizeof(unsigned)));
-    unsigned *block_order = static_cast<unsigned *>(std::malloc(blocks * sizeof(unsigned)));
-    order_of(block_order, blocks);
-    FlushDenormals flush(launch.flush_denormals);
-    for (unsigned i = 0; i < blocks && !failed; ++i) {
-        unsigned rank = block_order[i];
-        run_block({rank % launch.grid[0], rank / launch.grid[0] % launch.grid[1],
-                   rank / (launch.grid[0] * launch.grid[1])}, rank, thread_order);
-    }
-    std::free(thread_order);
-    std::free(block_order);
-    for (SharedArray &array : shared_arrays) forget_shared(array);
-    forget_shared(dynamic_shared);
+    if (launch.take_signals) take_signals(on_signal);
+    unsigned mode = set_float_mode(launch.flush_denormals);
+    run_blocks(blocks, sets);
+    restore_float_mode(mode);
+    if (launch.take_signals) give_signals_back();
+    release_shared_memory();
+    running = nullptr;
+    if (has_printed) std::fflush(stdout);
     if (failed) restart_fibers();
     return failure;
 }
