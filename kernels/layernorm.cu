@@ -29,7 +29,8 @@
 //
 // A thread holds its first columns of a row in registers, so that the variance is taken from the centred row
 // without another read. Only of rows wider than the block's first columns (in packs of 16 bytes: D over 2,048
-// in float32) the rest is read again, most likely from the L1 cache.
+// in float32) the rest is read again, most likely from the L1 cache. So most loops over columns run once,
+// and none is unrolled.
 //
 // The gradients of weight and bias are summed in two stages, always in the same order and without atomics: a
 // block sums over its chunk of rows while it is at it, so that dy and x are read once, and
@@ -83,6 +84,7 @@ __device__ __forceinline__ RowStatistics normalise_row(SummedRow row, const REAL
     if (first < width) held = row.columns<N>(first);
 
     ACC sum = 0;
+#pragma unroll 1
     for (int column = first; column < width; column += step) {
         Columns<N> s = column == first ? held : row.columns<N>(column);
 #pragma unroll
@@ -91,6 +93,7 @@ __device__ __forceinline__ RowStatistics normalise_row(SummedRow row, const REAL
     const ACC mean = block_sum(sum, scratch) / width;
 
     ACC squares = 0;
+#pragma unroll 1
     for (int column = first; column < width; column += step) {
         Columns<N> s = column == first ? held : row.columns<N>(column);
 #pragma unroll
@@ -99,6 +102,7 @@ __device__ __forceinline__ RowStatistics normalise_row(SummedRow row, const REAL
     const ACC variance = block_sum(squares, scratch) / width;
     const ACC inv_std = 1 / square_root(variance + eps);
 
+#pragma unroll 1
     for (int column = first; column < width; column += step) {
         Columns<N> s = column == first ? held : row.columns<N>(column);
         Columns<N> scale = load_columns<N>(weight + column), shift = load_columns<N>(bias + column);
@@ -192,6 +196,7 @@ __device__ __forceinline__ void row_gradient(const GradientRow &row, REAL *dx, P
     sums.add(held);
 
     ACC sum = 0, sum_with_x_hat = 0;
+#pragma unroll 1
     for (int column = first; column < width; column += step) {
         Terms<N> terms = column == first ? held : load_terms<N>(row, column);
 #pragma unroll
@@ -208,6 +213,7 @@ __device__ __forceinline__ void row_gradient(const GradientRow &row, REAL *dx, P
     const ACC through_mean = block_sum(sum, scratch) / width;
     const ACC through_variance = block_sum(sum_with_x_hat, scratch) / width;
 
+#pragma unroll 1
     for (int column = first; column < width; column += step) {
         Terms<N> terms = column == first ? held : load_terms<N>(row, column);
         Columns<N> result;
@@ -230,6 +236,7 @@ __device__ __forceinline__ void chunk_gradients(const BackwardArrays &arrays, Pa
                                                 int end, int width, ACC *scratch) {
     const int first = first_column<N>(), step = column_step<N>();
     ParameterSums<N> sums = {zero_columns<N>(), zero_columns<N>()};
+#pragma unroll 1
     for (int column = first; column < width; column += step) partial.store(column, sums);
 
     for (int r = begin; r < end; ++r) {
