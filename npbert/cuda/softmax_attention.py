@@ -7,10 +7,12 @@ padding. All are thin: they check what they are given, see to it that it lies in
 may call itself.
 """
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from npbert.cuda import softmax_attention_mma as tensor_cores
 from npbert.cuda import softmax_attention_scalar as scalar
 from npbert.cuda.arguments import check_floating, check_mask, check_one_place, check_shape
 from npbert.cuda.attention_options import AttentionDropout, AttentionOptions, Sequences, score_scale
@@ -298,7 +300,7 @@ def attention_forward(
     ValueError
         For a head width that there is no kernel for.
     """
-    return scalar.attention_forward(q, k, v, sequences, options)
+    return kernels_for(q, options).attention_forward(q, k, v, sequences, options)
 
 
 def attention_backward(
@@ -326,7 +328,16 @@ def attention_backward(
     dk, dv : (key tokens, N, H)
     dbias : (B, N, max_queries, max_keys), or None where there was no bias
     """
-    return scalar.attention_backward(dcontext, q, k, v, context, lse, sequences, options)
+    kernels = kernels_for(q, options)
+    return kernels.attention_backward(dcontext, q, k, v, context, lse, sequences, options)
+
+
+def kernels_for(q: Array, options: AttentionOptions) -> ModuleType:
+    """Return the variant that runs: tensor cores for all that they can do, the scalar kernels for the rest.
+
+    Forward and backward ask the same question, and so get the same answer.
+    """
+    return tensor_cores if tensor_cores.supports(q, options) else scalar
 
 
 # Small helpers ----------------------------------------------------------------------------------------
