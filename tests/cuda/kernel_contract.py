@@ -23,9 +23,11 @@ from tests.op_contract import (
     other_layouts,
 )
 from tests.oracles import complex_step_element
-from tests.tolerances import COMPLEX_STEP, FUSED_FLOOR, FUSED_RATIO, ROUND_OFF, U64
+from tests.tolerances import COMPLEX_STEP, FUSED_FLOOR, FUSED_RATIO, ROUND_OFF, U16, U32, U64
 
 DTYPES = (np.float64, np.float32, np.float16)
+# What round-off a formula of the sizes here is allowed in each, in units of the sum of its |terms|.
+ROUND_OFF_OF = {np.float64: ROUND_OFF * U64, np.float32: ROUND_OFF * U32, np.float16: ROUND_OFF * U16}
 SCHEDULES = ("ascending", "descending", "random")
 ON_DEVICE = False  # pytest --cuda sets it
 
@@ -201,7 +203,12 @@ def _check_accuracy(engine: Op, y, found, answer: _Answer) -> None:
         expected, size = answer.expected[slot], answer.sizes[slot]
         if answer.dtype == np.float64:
             assert_rows_close(
-                actual, expected, what=what, relative=COMPLEX_STEP, round_off=ROUND_OFF * U64, terms=size
+                actual,
+                expected,
+                what=what,
+                relative=COMPLEX_STEP,
+                round_off=ROUND_OFF_OF[np.float64],
+                terms=size,
             )
         else:
             assert_within_budget(actual, expected, answer.unfused[slot], size, what)
@@ -255,6 +262,11 @@ def _emulator(**options) -> AbstractContextManager:
     from npbert.cuda import emulator
 
     return emulator.options(**options)
+
+
+def backend() -> str:
+    """Return the name of the backend that runs kernels here."""
+    return "cuda" if ON_DEVICE else "cuda-emulated"
 
 
 def launch_on_device(launch) -> None:

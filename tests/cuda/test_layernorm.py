@@ -8,16 +8,15 @@ from hypothesis import strategies as st
 from npbert.cuda import layernorm as engine
 from npbert.ops import layernorm as textbook
 from tests.comparisons import assert_finite, assert_identical, assert_rows_close, row_norms
-from tests.cuda.kernel_contract import DTYPES, assert_clean, assert_kernel_contract, misaligned
+from tests.cuda.kernel_contract import DTYPES, ROUND_OFF_OF, assert_clean, assert_kernel_contract, misaligned
 from tests.op_contract import as_dtype
 from tests.ops.test_layernorm import GRADIENTS, arguments, epsilons, terms
 from tests.oracles import layernorm_mpmath
 from tests.strategies import flags, seeds
-from tests.tolerances import LAYERNORM_DX_FLOAT32, ROUND_OFF, U16, U32, U64, ZERO_ROW_SUM
+from tests.tolerances import LAYERNORM_DX_FLOAT32, U16, U32, U64, ZERO_ROW_SUM
 
 pytestmark = pytest.mark.usefixtures("compiler")
 
-ROUND_OFF_OF = {np.float64: ROUND_OFF * U64, np.float32: ROUND_OFF * U32, np.float16: ROUND_OFF * U16}
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 # Rows of a multiple of 8 elements are read 16 bytes at a time in each dtype, those of 1, 3, 31, 33 in none.
 widths = st.sampled_from((1, 2, 3, 4, 8, 31, 33, 64, 384))
