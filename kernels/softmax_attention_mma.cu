@@ -3,20 +3,20 @@
 //     context = dropout(softmax(q k^T / sqrt(H))) v
 //
 // Python reference: npbert/ops/softmax_attention.py. Launched by npbert/cuda/softmax_attention_mma.py. The
-// mathematics, and what is saved, are those of softmax_attention.cu, whose header derives them; this is the
+// mathematics, and what is saved, are those of softmax_attention.cu, whose header derives them. This is the
 // variant for float16 and devices of compute capability 8.0 or later. It takes no bias.
 //
 // Halves are multiplied and floats summed, by mma.sync m16n8k16 (tensor_core.cuh). Probabilities and dscores
-// are rounded to halves for the second product, as in FlashAttention; scores, sums and exponentials are floats.
+// are rounded to halves for the second product, as in FlashAttention; sums and exponentials are floats.
 //
-// What a warp keeps. A *strip* is 16 rows: queries, or keys in the backward by keys. A warp keeps its strips in
-// registers, as operands of the first product, with the sums that belong to them: nobody else adds to those. The
-// columns come by in tiles, through shared memory: the next one is on its way (cp.async) while one is worked
-// on. Scores never leave the registers: a lane's elements of a 16 x 16 accumulator are just those that it must
-// hold of the first operand of the next product.
+// What a warp keeps. A *strip* is 16 rows: queries, or keys in the backward by keys. A warp keeps its strips
+// in registers, as operands of the first product, with the sums that belong to them; nobody else adds to
+// those. The columns come by in tiles, through shared memory: the next one is on its way (cp.async) while one
+// is worked on. Scores never leave the registers: the elements that a lane holds of two accumulators are just
+// those that it must hold of the first operand of the next product.
 //
-// Shared memory. A row of a tile is HEAD_WIDTH halves and 16 bytes that nobody uses. So it takes an odd number
-// of 16-byte pieces, and eight rows, which ldmatrix reads at once, begin in eight different banks.
+// Shared memory. A row of a tile is HEAD_WIDTH halves and 16 bytes that nobody uses: so it has an odd number
+// of 16-byte chunks, and eight rows, which ldmatrix reads at once, begin in eight different groups of banks.
 //
 // T. Dao, "FlashAttention-2: faster attention with better parallelism and work partitioning", 2023.
 //
@@ -33,19 +33,20 @@
 //     seed, layer, site, threshold                      dropout drawn here (philox.cuh); threshold 0: none
 //     survivor_scale    float                           1 / (1 - rate)
 //     scale             float                           1 / sqrt(H)
-//     lse, dots         (N, query_rows)     float       log-sum-exp (+inf: no key to look at); D
+//     lse, dots         (N, query_rows)     float       log-sum-exp (+inf: no key to look at), D
 //
 // Row arrays begin at a multiple of 16 bytes.
 //
-// Launch: blocks of 128 threads along x. The forward takes one for each tile of FORWARD_ROWS rows of max_queries,
-// head and text; the backward by queries likewise with BACKWARD_ROWS, and it writes the dots that the backward by
-// keys reads, which takes one for each BACKWARD_ROWS rows of max_keys. No dynamic shared memory; static: at most
-// 47 KB.
+// Launch: blocks of 128 threads. The forward takes one along x for each tile of FORWARD_ROWS rows of
+// max_queries, head and text; the backward by queries likewise with BACKWARD_ROWS. That one writes the dots
+// that the backward by keys reads, which takes one for each tile of BACKWARD_ROWS rows of max_keys; and two
+// along y where heads are wider than 64. Shared memory: static, at most 37 KB.
 //
-// Compiled with -D: REAL=__half ACC=float REAL_IS_HALF (number.cuh), HEAD_WIDTH (a multiple of 16, up to 128).
+// Compiled with -D: REAL=__half, ACC=float, REAL_IS_HALF (number.cuh), HEAD_WIDTH (a multiple of 16, at most
+// 128).
 //
-// A key that is masked, or that would lie behind the end of its text in a tile that is not full, scores -inf: its
-// probability is 0. Rows behind the end of a text are zeros. What stands in place of a masked key must be finite.
+// A key that is masked, or that would lie behind the end of its text in a tile that is not full, scores -inf:
+// its probability is 0. It is not even read, so that nothing in its place can do harm.
 #include "number.cuh"
 #include "philox.cuh"
 #include "sequences.cuh"
@@ -127,17 +128,25 @@ __device__ __forceinline__ void fill(Inner (&values)[N], float value) {
 
 // --- between global and shared memory --------------------------------------------------------------------
 
-// The rows of one text and head; those from `count` on are not there.
+// The rows of one text and head.
 template <class Half>
 struct Rows {
     Half *first;
-    int count;
     int stride;
+    int count;
+    const unsigned char *mask;  // 0: a key that nobody looks at; null: there are none
 };
 
 template <class Half>
-__device__ __forceinline__ Rows<Half> rows_of(Half *array, Text text, int head, int heads) {
-    return {array + ((long long)text.first * heads + head) * HEAD_WIDTH, text.count, heads * HEAD_WIDTH};
+__device__ __forceinline__ Rows<Half> rows_of(
+    Half *array, Text text, int head, int heads, const unsigned char *mask = nullptr) {
+    Half *first = array + ((long long)text.first * heads + head) * HEAD_WIDTH;
+    return {first, heads * HEAD_WIDTH, text.count, mask};
+}
+
+template <class Half>
+__device__ __forceinline__ bool is_open(Rows<Half> rows, int row) {
+    return row < rows.count && (rows.mask == nullptr || rows.mask[row]);
 }
 
 template <class Half>
@@ -145,14 +154,14 @@ __device__ __forceinline__ Half *chunk_of(Rows<Half> rows, int row, int chunk) {
     return rows.first + (long long)row * rows.stride + 8 * chunk;
 }
 
-// Begin to copy COUNT rows, with all threads of the block. Rows that are not there become zeros.
+// Begin to copy COUNT rows, with all threads of the block. Rows that are not there, or masked, become zeros.
 template <int COUNT>
 __device__ __forceinline__ void begin_rows(TileRow *tile, Rows<const __half> rows, int first) {
 #pragma unroll
     for (int done = 0; done < COUNT * CHUNKS; done += THREADS) {
         int i = done + threadIdx.x, row = i / CHUNKS, chunk = i % CHUNKS;
         if (COUNT * CHUNKS % THREADS != 0 && row >= COUNT) break;
-        copy_async_16(&tile[row][chunk], chunk_of(rows, first + row, chunk), first + row < rows.count);
+        copy_async_16(&tile[row][chunk], chunk_of(rows, first + row, chunk), is_open(rows, first + row));
     }
 }
 
@@ -261,10 +270,6 @@ __device__ __forceinline__ void add_weighted(
 
 // --- masks -----------------------------------------------------------------------------------------------
 
-__device__ __forceinline__ bool is_open(int keys, const unsigned char *key_mask, int key) {
-    return key < keys && (key_mask == nullptr || key_mask[key]);
-}
-
 // One past the last open key: what lies behind need not even be read.
 __device__ __forceinline__ int count_used_keys(int keys, const unsigned char *key_mask) {
     if (key_mask == nullptr) return keys;
@@ -278,8 +283,8 @@ __device__ __forceinline__ int count_used_keys(int keys, const unsigned char *ke
 }
 
 // Which of the next 32 keys are open: bit c is that of key first_key + c.
-__device__ __forceinline__ unsigned int open_columns(int keys, const unsigned char *key_mask, int first_key) {
-    return __ballot_sync(ALL_LANES, is_open(keys, key_mask, first_key + lane()));
+__device__ __forceinline__ unsigned int open_columns(Rows<const __half> keys, int first_key) {
+    return __ballot_sync(ALL_LANES, is_open(keys, first_key + lane()));
 }
 
 __device__ __forceinline__ bool is_open_column(unsigned int open, int accumulator, int element) {
@@ -322,13 +327,14 @@ __device__ __forceinline__ unsigned int draw_four(const Dropout &dropout, int qu
            (unsigned int)(words.fourth >= dropout.threshold) << 3;
 }
 
-// Which elements of an accumulator survive, whose rows are queries and whose columns keys: bit e is element e.
+// Which elements of an accumulator survive, with queries as its rows and keys as columns: bit e is element e.
 __device__ __forceinline__ unsigned int survivors_by_queries(
     const Dropout &dropout, int first_query, int first_key) {
     if (draws_by_four(dropout)) {
         // Two neighbouring lanes hold four keys of the same two queries: either draws for one query.
         int is_odd = lane() % 2;
-        unsigned int mine = draw_four(dropout, first_query + row_of(2 * is_odd), first_key + lane_column() / 4 * 4);
+        unsigned int mine =
+            draw_four(dropout, first_query + row_of(2 * is_odd), first_key + lane_column() / 4 * 4);
         unsigned int other = __shfl_xor_sync(ALL_LANES, mine, 1);
         unsigned int upper = is_odd ? other : mine, lower = is_odd ? mine : other;
         return (upper >> 2 * is_odd & 3) | (lower >> 2 * is_odd & 3) << 2;
@@ -346,7 +352,8 @@ __device__ __forceinline__ unsigned int survivors_by_keys(
     if (draws_by_four(dropout)) {
         // Four lanes whose rows are neighbours hold four keys of each element: each draws for one element.
         int place = lane_row() % 4;
-        unsigned int mine = draw_four(dropout, first_query + column_of(place), first_key + row_of(place) / 4 * 4);
+        unsigned int mine =
+            draw_four(dropout, first_query + column_of(place), first_key + row_of(place) / 4 * 4);
         unsigned int bits = 0;
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
@@ -372,7 +379,8 @@ __device__ __forceinline__ void find_survivors_by_queries(
         if (!drops(dropout)) continue;
 #pragma unroll 1
         for (int c = 0; c < ACCUMULATORS; ++c)
-            survivors[s] |= survivors_by_queries(dropout, first_query + STRIP * s, first_key + 8 * c) << 4 * c;
+            survivors[s] |= survivors_by_queries(dropout, first_query + STRIP * s, first_key + 8 * c)
+                            << 4 * c;
     }
 }
 
@@ -385,7 +393,8 @@ __device__ __forceinline__ void find_survivors_by_keys(
         if (!drops(dropout)) continue;
 #pragma unroll 1
         for (int c = 0; c < ACCUMULATORS; ++c)
-            survivors[s] |= survivors_by_keys(dropout, first_query + 8 * c, first_key + STRIP * s) << 4 * c;
+            survivors[s] |= survivors_by_keys(dropout, first_query + 8 * c, first_key + STRIP * s)
+                            << 4 * c;
     }
 }
 
@@ -395,8 +404,8 @@ __device__ __forceinline__ bool is_survivor(unsigned int survivors, int accumula
 
 // --- forward ---------------------------------------------------------------------------------------------
 
-// A step of the online softmax. Scores become weights exp(score - maximum), or 0 where they are dropped. Where
-// the maximum has grown, all sums so far are scaled down to it.
+// A step of the online softmax. Scores become weights exp(score - maximum), or 0 where they are dropped.
+// Where the maximum has grown, all sums so far are scaled down to it.
 template <int STRIPS, int ACCUMULATORS>
 __device__ __forceinline__ void to_weights(
     float (&scores)[STRIPS][ACCUMULATORS][4], float (&maxima)[STRIPS][2], float (&totals)[STRIPS][2],
@@ -436,8 +445,8 @@ __device__ __forceinline__ void to_weights(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS) softmax_attention_mma_forward(
-    const __half *q, const __half *k, const __half *v, const int *query_starts, const int *key_starts, int heads,
-    int max_queries, int max_keys, int query_rows, float scale, const unsigned char *key_mask,
+    const __half *q, const __half *k, const __half *v, const int *query_starts, const int *key_starts,
+    int heads, int max_queries, int max_keys, int query_rows, float scale, const unsigned char *key_mask,
     const unsigned char *keep_mask, unsigned long long seed, unsigned int layer, unsigned int site,
     unsigned int threshold, float survivor_scale, __half *context, float *lse) {
     constexpr int STRIPS = FORWARD_STRIPS, PART = FORWARD_PART;
@@ -453,8 +462,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS) softmax_at
     if (key_mask != nullptr) key_mask += key_text.first;
     key_text.count = count_used_keys(key_text.count, key_mask);
     Rows<const __half> queries = rows_of(q, query_text, place.head, heads);
-    Rows<const __half> keys = rows_of(k, key_text, place.head, heads);
-    Rows<const __half> values = rows_of(v, key_text, place.head, heads);
+    Rows<const __half> keys = rows_of(k, key_text, place.head, heads, key_mask);
+    Rows<const __half> values = rows_of(v, key_text, place.head, heads, key_mask);
     int own_rows = warp() * STRIPS * STRIP;  // the warp's first row of those of the block
     int first_query = place.first + own_rows;
 
@@ -485,7 +494,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS) softmax_at
         const TileRow *key_tile = tiles + stage * STAGE_ROWS, *value_tile = key_tile + COLUMNS;
 #pragma unroll 1
         for (int part = 0; part < COLUMNS; part += PART) {
-            unsigned int open = open_columns(keys.count, key_mask, first_key + part);
+            unsigned int open = open_columns(keys, first_key + part);
             if (open == 0) continue;
             unsigned int survivors[STRIPS];
             find_survivors_by_queries<PART / 8>(survivors, dropout, first_query, first_key + part);
@@ -509,7 +518,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS) softmax_at
                     total == 0 ? infinity() : maxima[s][e / 2] * scale + logf(total);
         }
     __syncthreads();  // nobody reads the tiles any more
-    store_sums(rows_of(context, query_text, place.head, heads), first_query, sums, normalise, tiles + own_rows);
+    store_sums(rows_of(context, query_text, place.head, heads), first_query, sums, normalise,
+               tiles + own_rows);
 }
 
 // --- backward --------------------------------------------------------------------------------------------
@@ -584,8 +594,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, QUERIES_BLOCKS) softmax_at
     Rows<const __half> queries = rows_of(q, query_text, place.head, heads);
     Rows<const __half> contexts = rows_of(context, query_text, place.head, heads);
     Rows<const __half> dcontexts = rows_of(dcontext, query_text, place.head, heads);
-    Rows<const __half> keys = rows_of(k, key_text, place.head, heads);
-    Rows<const __half> values = rows_of(v, key_text, place.head, heads);
+    Rows<const __half> keys = rows_of(k, key_text, place.head, heads, key_mask);
+    Rows<const __half> values = rows_of(v, key_text, place.head, heads, key_mask);
     int own_rows = warp() * STRIPS * STRIP;  // the warp's first row of those of the block
     int first_query = place.first + own_rows;
 
@@ -618,7 +628,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, QUERIES_BLOCKS) softmax_at
         const TileRow *key_tile = tiles + stage * STAGE_ROWS, *value_tile = key_tile + COLUMNS;
 #pragma unroll 1
         for (int part = 0; part < COLUMNS; part += PART) {
-            unsigned int open = open_columns(keys.count, key_mask, first_key + part);
+            unsigned int open = open_columns(keys, first_key + part);
             if (open == 0) continue;
             unsigned int survivors[STRIPS];
             find_survivors_by_queries<PART / 8>(survivors, dropout, first_query, first_key + part);
@@ -652,9 +662,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, QUERIES_BLOCKS) softmax_at
 extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS) softmax_attention_mma_backward_keys(
     const __half *dcontext, const __half *q, const __half *k, const __half *v, const int *query_starts,
     const int *key_starts, int heads, int max_queries, int max_keys, int query_rows, float scale,
-    const unsigned char *key_mask, const unsigned char *keep_mask, unsigned long long seed, unsigned int layer,
-    unsigned int site, unsigned int threshold, float survivor_scale, const float *lse, const float *dots,
-    __half *dk, __half *dv) {
+    const unsigned char *key_mask, const unsigned char *keep_mask, unsigned long long seed,
+    unsigned int layer, unsigned int site, unsigned int threshold, float survivor_scale, const float *lse,
+    const float *dots, __half *dk, __half *dv) {
     constexpr int STRIPS = BACKWARD_STRIPS, PART = BACKWARD_PART;
     constexpr int OUTPUTS = IS_WIDE ? 1 : 2;
     __shared__ TileRow tiles[SHARED_ROWS];
@@ -667,8 +677,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS) softmax_atten
     Dropout dropout = {keep_mask, seed, layer, site, threshold, pairs_of(place, heads, max_queries, max_keys),
                        query_text.count, key_text.count};
     if (key_mask != nullptr) key_mask += key_text.first;
-    Rows<const __half> keys = rows_of(k, key_text, place.head, heads);
-    Rows<const __half> values = rows_of(v, key_text, place.head, heads);
+    Rows<const __half> keys = rows_of(k, key_text, place.head, heads, key_mask);
+    Rows<const __half> values = rows_of(v, key_text, place.head, heads, key_mask);
     int own_rows = warp() * STRIPS * STRIP;  // the warp's first row of those of the block
     int first_key = place.first + own_rows;
     bool open[STRIPS][2], any_open = false;
@@ -676,11 +686,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS) softmax_atten
     for (int s = 0; s < STRIPS; ++s)
 #pragma unroll
         for (int e = 0; e < 4; e += 2) {
-            open[s][e / 2] = is_open(keys.count, key_mask, first_key + STRIP * s + row_of(e));
+            open[s][e / 2] = is_open(keys, first_key + STRIP * s + row_of(e));
             any_open |= open[s][e / 2];
         }
     any_open = __any_sync(ALL_LANES, any_open);
-    if (!__syncthreads_or(any_open)) query_text.count = 0;  // nobody looks at these keys: there is nothing to add
+    if (!__syncthreads_or(any_open)) query_text.count = 0;  // nobody looks at these keys: nothing to add
     Rows<const __half> queries = rows_of(q, query_text, place.head, heads);
     Rows<const __half> dcontexts = rows_of(dcontext, query_text, place.head, heads);
     lse += (long long)place.head * query_rows + query_text.first;
@@ -728,7 +738,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS) softmax_atten
                         dprobs[s][c][e] = survives ? prob : 0;       // the probability, after dropout
                     }
             if (OUTPUTS == 2 || blockIdx.y == 0) add_weighted(sums[0], scores, query_tile + part);
-            if (OUTPUTS == 2 || blockIdx.y == 1) add_weighted(sums[OUTPUTS - 1], dprobs, dcontext_tile + part);
+            if (OUTPUTS == 2 || blockIdx.y == 1)
+                add_weighted(sums[OUTPUTS - 1], dprobs, dcontext_tile + part);
         }
     }
 
@@ -741,6 +752,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS) softmax_atten
     if (OUTPUTS == 2 || blockIdx.y == 1) {
         fill(scales, survivor_scale);
         __syncthreads();  // nor the scratch rows
-        store_sums(rows_of(dv, key_text, place.head, heads), first_key, sums[OUTPUTS - 1], scales, tiles + own_rows);
+        store_sums(rows_of(dv, key_text, place.head, heads), first_key, sums[OUTPUTS - 1], scales,
+                   tiles + own_rows);
     }
 }

@@ -92,7 +92,7 @@ __device__ __forceinline__ void copy_async_commit() {
 #endif
 }
 
-// Wait until all but the youngest PENDING groups of this thread have arrived. Other threads need a barrier too.
+// Wait until all but the youngest PENDING groups of this thread have arrived. For others', add a barrier.
 template <int PENDING>
 __device__ __forceinline__ void copy_async_wait() {
 #ifdef NPBERT_EMULATED

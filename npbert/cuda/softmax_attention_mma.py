@@ -1,4 +1,4 @@
-"""The attention kernels on tensor cores (``kernels/softmax_attention_mma.cu``): float16, no bias, sm_80 or later.
+"""The attention kernels on tensor cores (``kernels/softmax_attention_mma.cu``): float16, no bias, sm_80 on.
 
 This is the internal pair of functions that :mod:`npbert.cuda.attention_options` describes. They take what
 :mod:`npbert.cuda.softmax_attention` has checked; :func:`supports` says whether they take it.
@@ -48,7 +48,6 @@ def attention_forward(
     q : (query tokens, N, H) float16
         As `k` and `v`: C-contiguous, from a multiple of 16 bytes on. H is a multiple of 16 up to 128.
     k, v : (key tokens, N, H) float16
-        Finite at masked keys, too.
     sequences : Sequences
     options : AttentionOptions
         Without a bias.
@@ -153,16 +152,15 @@ def _obstacle(q: Array, options: AttentionOptions) -> str | None:
         return f"q is {q.dtype}; the tensor-core kernels take float16"
     if not 0 < width <= WIDEST_HEAD or width % WIDTH_STEP != 0:
         return (
-            f"the head width is {width}; the tensor-core kernels take multiples of {WIDTH_STEP} up to {WIDEST_HEAD}"
+            f"the head width is {width}; "
+            f"the tensor-core kernels take multiples of {WIDTH_STEP} up to {WIDEST_HEAD}"
         )
     if options.bias is not None:
         return "there is a bias; the tensor-core kernels take none"
     capability = compute_capability(q)
     if capability < OLDEST_DEVICE:
-        return (
-            f"the device has compute capability {capability[0]}.{capability[1]}; the tensor-core kernels need "
-            f"{OLDEST_DEVICE[0]}.{OLDEST_DEVICE[1]}"
-        )
+        found, needed = (".".join(map(str, version)) for version in (capability, OLDEST_DEVICE))
+        return f"the device has compute capability {found}; the tensor-core kernels need {needed}"
     return None
 
 

@@ -1,4 +1,4 @@
-// What the lanes of a warp exchange in tensor-core instructions: see kernels/tensor_core.cuh for who holds what.
+// What the lanes of a warp exchange in tensor-core instructions. Who holds what: see kernels/tensor_core.cuh.
 //
 // This file is compiled without sanitizers: it reads and writes on behalf of all lanes.
 

@@ -1,4 +1,4 @@
-// What kernels/tensor_core.cuh asks of the emulator: matrix fragments, and copies that arrive when waited for.
+// What kernels/tensor_core.cuh asks of the emulator: fragments, and copies that arrive when waited for.
 //
 // Accesses to the kernel's memory are made here, in the kernel's own translation unit, where sanitizers see
 // them; what lanes exchange is moved by tensor_core.cpp, which they do not look at.
@@ -78,10 +78,11 @@ inline void emulator_arrive(const PendingCopy &copy) {
     *static_cast<T *>(copy.shared) = copy.global == nullptr ? T() : *static_cast<const T *>(copy.global);
 }
 
-// The copy itself is made as late as the device may make it: when it is waited for. As early as the device may,
-// its destination is overwritten, with NaN. So a reader that is not done yet shows, and one that does not wait.
-inline void emulator_copy_async(void *shared, const void *global, unsigned bytes, bool valid, const char *file,
-                                int line) {
+// The copy itself is made as late as the device may make it: when it is waited for. As early as the device
+// may, its destination is overwritten, with NaN. So a reader that is not done yet shows, and one that does
+// not wait.
+inline void emulator_copy_async(void *shared, const void *global, unsigned bytes, bool valid,
+                                const char *file, int line) {
     emulator_require_alignment(shared, bytes, file, line, "cp.async: the shared address is not aligned");
     emulator_require_alignment(global, bytes, file, line, "cp.async: the global address is not aligned");
     PendingCopies &pending = emulator_pending_copies();
