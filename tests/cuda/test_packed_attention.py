@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npbert import ops
+from npbert.cuda import softmax_attention, softmax_attention_scalar
 from npbert.cuda.attention_options import AttentionDropout
 from npbert.cuda.softmax_attention import (
     packed_attention_backward,
@@ -22,6 +23,15 @@ from tests.strategies import flags, seeds
 from tests.tolerances import COMPLEX_STEP, ROUND_OFF, U64
 
 pytestmark = pytest.mark.usefixtures("compiler")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def scalar_kernels():
+    """In float16, too, where tensor cores would take over (tests/cuda/test_softmax_attention_mma.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(softmax_attention, "kernels_for", lambda q, options: softmax_attention_scalar)
+        yield
+
 
 HEADS = 3
 NAMES = ("context", "dq", "dk", "dv")

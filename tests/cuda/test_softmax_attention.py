@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npbert import ops
-from npbert.cuda import emulator
+from npbert.cuda import emulator, softmax_attention, softmax_attention_mma, softmax_attention_scalar
 from npbert.cuda.attention_options import AttentionDropout, AttentionOptions, Sequences
 from npbert.cuda.softmax_attention import (
     CudaAttentionCache,
     attention_forward,
     check_dropout,
+    kernels_for,
     softmax_attention_backward,
     softmax_attention_forward,
 )
@@ -35,12 +36,21 @@ from tests.tolerances import ROUND_OFF, U64
 
 pytestmark = pytest.mark.usefixtures("compiler")
 
+
+@pytest.fixture(autouse=True, scope="module")
+def scalar_kernels():
+    """In float16, too, where tensor cores would take over (tests/cuda/test_softmax_attention_mma.py)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(softmax_attention, "kernels_for", lambda q, options: softmax_attention_scalar)
+        yield
+
+
 TEXTBOOK = (ops.softmax_attention_forward, ops.softmax_attention_backward)
 NAMES = ("context", "dq", "dk", "dv", "dbias")
 
-# (B, N, T) and H. Of 8 columns a lane has one, of 24 three, of 64 eight; 33 tokens take several tiles.
+# (B, N, T) and H; 33 tokens take several tiles.
 batches = shapes(3, most=100).filter(lambda s: s[0] * s[1] * s[2] ** 2 <= 3000)
-widths = st.sampled_from((8, 24, 64))
+widths = st.sampled_from((8, 64))
 DROPOUT = AttentionDropout(RATE, seed=2**40 + 5, layer=3, site=ops.dropout.SITE_ATTENTION_PROBS)
 
 
@@ -123,10 +133,17 @@ def test_one_token_and_prime_lengths(tokens):
 
 @pytest.mark.parametrize(
     "width, dtype",
-    [(16, np.float32), (32, np.float16), (40, np.float64), (128, np.float32), (256, np.float32)],
+    [
+        (16, np.float32),
+        (24, np.float16),
+        (32, np.float32),
+        (40, np.float64),
+        (128, np.float32),
+        (256, np.float32),
+    ],
 )
 def test_every_cut_of_the_tiles(width, dtype):
-    """Wide heads take small tiles; (40: lanes with an odd number of columns, which go one by one)."""
+    """Wide heads take small tiles. Of 24 and 40 columns a lane has an odd number, read one by one."""
     rng = np.random.default_rng(width)
     args = arguments(rng, (1, 2, 35, width), True, scattered_mask, False, True)
     contract(args, rng, dtypes=[dtype])
@@ -489,6 +506,23 @@ def test_bad_cotangent(dcontext, message):
 def test_bad_dropout(change, message):
     with pytest.raises(ValueError, match=message):
         check_dropout("op", DROPOUT._replace(**change))
+
+
+@pytest.mark.parametrize(
+    "width, dtype, has_bias, expected",
+    [
+        (64, np.float16, False, softmax_attention_mma),
+        (24, np.float16, False, softmax_attention_scalar),
+        (144, np.float16, False, softmax_attention_scalar),
+        (64, np.float16, True, softmax_attention_scalar),
+        (64, np.float32, False, softmax_attention_scalar),
+        (64, np.float64, False, softmax_attention_scalar),
+    ],
+)
+@pytest.mark.usefixtures("emulated")
+def test_which_kernels_run(width, dtype, has_bias, expected):
+    bias = np.zeros((1, 2, 3, 3), dtype) if has_bias else None
+    assert kernels_for(np.zeros((3, 2, width), dtype), AttentionOptions(bias=bias)) is expected
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
