@@ -4,8 +4,8 @@ The kernels work on *rows*: ``(tokens, N, H)`` arrays in C order, all texts one 
 batch ``(B, T, N, H)`` is such an array as it lies in memory, with ``B * T`` rows; a packed batch has no
 padding at all, and a list of where each text begins. Both are the same to a kernel.
 
-An attention variant is a pair of functions with these signatures (``npbert.cuda.softmax_attention`` has
-the scalar pair)::
+An attention variant is a module with a pair of functions of these signatures
+(:mod:`npbert.cuda.softmax_attention_scalar`, :mod:`npbert.cuda.softmax_attention_mma`)::
 
     attention_forward(q, k, v, sequences, options) -> context, lse
     attention_backward(dcontext, q, k, v, context, lse, sequences, options) -> dq, dk, dv, dbias
