@@ -1,4 +1,4 @@
-"""The real MiniLM weights on real reviews, on the emulated CUDA engine."""
+"""The real MiniLM weights on real reviews, on the CUDA engine."""
 
 import os
 from pathlib import Path
@@ -8,10 +8,12 @@ import pytest
 
 import npbert
 from npbert.checkpoint import find_installed_model
+from npbert.ops.array_module import to_numpy
 from tests.comparisons import assert_finite
 from tests.corpora import REVIEWS, read_reviews
+from tests.cuda.kernel_contract import backend
 
-pytestmark = pytest.mark.usefixtures("emulated")
+pytestmark = pytest.mark.usefixtures("compiler")
 
 # Two float32 runs of six layers, which sum in different orders: elements of vectors of length 1, and of
 # gradients relative to their tensor's largest. Against float64 either is off by half as much.
@@ -39,7 +41,7 @@ def reviews() -> list[str]:
 
 def test_encode(model, reviews):
     expected = npbert.load(model, backend="reference").encode(reviews)
-    found = npbert.load(model, backend="cuda-emulated").encode(reviews)
+    found = npbert.load(model, backend=backend()).encode(reviews)
     assert found.dtype == np.float32
     assert found.shape == (TEXTS, 384)
     assert_finite(found, "vectors")
@@ -49,7 +51,7 @@ def test_encode(model, reviews):
 def test_encode_in_half_precision(model, reviews):
     """float16 keeps 11 bits; the direction of a vector is known to better than its elements."""
     expected = npbert.load(model, backend="reference").encode(reviews)
-    found = npbert.load(model, dtype=np.float16, backend="cuda-emulated").encode(reviews)
+    found = npbert.load(model, dtype=np.float16, backend=backend()).encode(reviews)
     assert found.dtype == np.float32
     assert_finite(found, "vectors")
     cosines = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1)
@@ -59,20 +61,20 @@ def test_encode_in_half_precision(model, reviews):
 @pytest.mark.filterwarnings("ignore:.*freshly drawn")
 def test_gradients_of_a_fine_tuning_step(model, reviews):
     losses, grads = {}, {}
-    for backend in ("reference", "cuda-emulated"):
-        bert = npbert.load(model, task="sequence_classification", backend=backend)
+    for name in ("reference", backend()):
+        bert = npbert.load(model, task="sequence_classification", backend=name)
         rows = bert.tokenizer.encode_ids(reviews, max_length=64)
         input_ids = np.zeros((TEXTS, max(map(len, rows))), dtype=np.int64)
         attention_mask = np.zeros(input_ids.shape, dtype=np.int64)
         for index, row in enumerate(rows):
             input_ids[index, : len(row)] = row
             attention_mask[index, : len(row)] = 1
-        losses[backend], grads[backend] = bert.loss_and_grads(
+        losses[name], grads[name] = bert.loss_and_grads(
             input_ids=input_ids, attention_mask=attention_mask, labels=[0, 1] * (TEXTS // 2), dropout_seed=11
         )
-    assert abs(losses["cuda-emulated"] - losses["reference"]) <= SINGLE_PRECISION
+    assert abs(losses[backend()] - losses["reference"]) <= SINGLE_PRECISION
     for name, expected in grads["reference"].items():
-        found = grads["cuda-emulated"][name]
+        found = to_numpy(grads[backend()][name])
         assert_finite(found, name)
         # A key's bias has no gradient: what is computed is the round-off of its layer's others.
         scale = name.replace("key.bias", "value.bias")
