@@ -38,6 +38,7 @@ from npbert.cuda.layernorm import (
     residual_layernorm_forward,
 )
 from npbert.cuda.linear import linear_backward, linear_forward
+from npbert.cuda.relative_position import relative_position_backward, relative_position_forward
 from npbert.cuda.softmax_attention import (
     packed_attention_backward,
     packed_attention_forward,
@@ -64,8 +65,6 @@ from npbert.ops import (
     mse_backward,
     mse_forward,
     normal_cdf,
-    relative_position_backward,
-    relative_position_forward,
     sinusoidal_positions,
     softmax_backward,
     softmax_forward,

@@ -85,6 +85,13 @@ def relative_position_backward(dbias: Array, cache: RelativePositionCache) -> tu
         ``dk`` is zero for relative_key.
     ddistance_embedding : (2P-1, H)
     """
+    dq, dk, ddistance_vectors = factor_gradients(dbias, cache)
+    ddistance_embedding = scatter_add(ddistance_vectors, cache.rows, cache.table_shape)  # (2P-1, H)
+    return dq, dk, ddistance_embedding
+
+
+def factor_gradients(dbias: Array, cache: RelativePositionCache) -> tuple[Array, Array, Array]:
+    """Return the gradients of what is multiplied: dq, dk (B, N, T, H) and ddistance_vectors (T, T, H)."""
     xp = array_module(dbias)
     dq = xp.einsum("bnij,ijh->bnih", dbias, cache.distance_vectors)  # (B, N, T, H)
     ddistance_vectors = xp.einsum("bnij,bnih->ijh", dbias, cache.q)  # (T, T, H)
@@ -93,5 +100,4 @@ def relative_position_backward(dbias: Array, cache: RelativePositionCache) -> tu
     else:
         dk = xp.einsum("bnij,ijh->bnjh", dbias, cache.distance_vectors)  # (B, N, T, H)
         ddistance_vectors = ddistance_vectors + xp.einsum("bnij,bnjh->ijh", dbias, cache.k)
-    ddistance_embedding = scatter_add(ddistance_vectors, cache.rows, cache.table_shape)  # (2P-1, H)
-    return dq, dk, ddistance_embedding
+    return dq, dk, ddistance_vectors
