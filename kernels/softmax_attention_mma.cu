@@ -404,8 +404,9 @@ __device__ __forceinline__ bool is_survivor(unsigned int survivors, int accumula
 
 // --- forward ---------------------------------------------------------------------------------------------
 
-// A step of the online softmax. Scores become weights exp(score - maximum), or 0 where they are dropped.
-// Where the maximum has grown, all sums so far are scaled down to it.
+// A step of the online softmax, over columns of which one at least is open. Scores become weights
+// exp(score - maximum), or 0 where they are dropped. Where the maximum has grown, all sums so far are scaled
+// down to it; where there were none yet, from -inf, by 0.
 template <int STRIPS, int ACCUMULATORS>
 __device__ __forceinline__ void to_weights(
     float (&scores)[STRIPS][ACCUMULATORS][4], float (&maxima)[STRIPS][2], float (&totals)[STRIPS][2],
@@ -423,9 +424,8 @@ __device__ __forceinline__ void to_weights(
                     if (!is_open_column(open, c, e)) scores[s][c][e] = -infinity();
                     maximum = fmaxf(maximum, scores[s][c][e]);
                 }
-            maximum = quad_max(maximum);
-            // While all scores are -inf there is nothing to scale, and -inf - -inf would be NaN.
-            float reference = maximum == -infinity() ? 0 : maximum * log2_scale;
+            maximum = quad_max(maximum);  // finite: there is an open column
+            float reference = maximum * log2_scale;
             float rescale = exp2f(fmaf(maxima[s][first / 2], log2_scale, -reference));
             maxima[s][first / 2] = maximum;
             totals[s][first / 2] *= rescale;
@@ -495,7 +495,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, FORWARD_BLOCKS) softmax_at
 #pragma unroll 1
         for (int part = 0; part < COLUMNS; part += PART) {
             unsigned int open = open_columns(keys, first_key + part);
-            if (open == 0) continue;
+            if (open == 0) continue;  // scores would all be -inf, and -inf - -inf is NaN
             unsigned int survivors[STRIPS];
             find_survivors_by_queries<PART / 8>(survivors, dropout, first_query, first_key + part);
             float scores[STRIPS][PART / 8][4];
@@ -629,7 +629,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, QUERIES_BLOCKS) softmax_at
 #pragma unroll 1
         for (int part = 0; part < COLUMNS; part += PART) {
             unsigned int open = open_columns(keys, first_key + part);
-            if (open == 0) continue;
+            if (open == 0) continue;  // nothing to add
             unsigned int survivors[STRIPS];
             find_survivors_by_queries<PART / 8>(survivors, dropout, first_query, first_key + part);
             float scores[STRIPS][PART / 8][4], dprobs[STRIPS][PART / 8][4];
@@ -653,7 +653,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, QUERIES_BLOCKS) softmax_at
 
     float scales[STRIPS][2];
     fill(scales, scale);
-    __syncthreads();  // nobody reads the tiles any more
+    copy_async_wait<0>();  // without a key, the first stage is still under way
+    __syncthreads();       // nobody reads the tiles any more
     store_sums(rows_of(dq, query_text, place.head, heads), first_query, sums, scales, tiles + own_rows);
 }
 
@@ -667,6 +668,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS) softmax_atten
     const float *dots, __half *dk, __half *dv) {
     constexpr int STRIPS = BACKWARD_STRIPS, PART = BACKWARD_PART;
     constexpr int OUTPUTS = IS_WIDE ? 1 : 2;
+    bool makes_dk = !IS_WIDE || blockIdx.y == 0, makes_dv = !IS_WIDE || blockIdx.y == 1;
     __shared__ TileRow tiles[SHARED_ROWS];
     __shared__ float statistics[2][2 * COLUMNS];  // of either stage: the columns' log-sum-exp, then their D
 
@@ -721,7 +723,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS) softmax_atten
             find_survivors_by_keys<PART / 8>(survivors, dropout, first_query + part, first_key);
             float scores[STRIPS][PART / 8][4], dprobs[STRIPS][PART / 8][4];
             multiply(scores, key_strips, query_tile + part);
-            if (OUTPUTS == 2 || blockIdx.y == 0) multiply(dprobs, value_strips, dcontext_tile + part);
+            fill(dprobs, 0);
+            if (makes_dk) multiply(dprobs, value_strips, dcontext_tile + part);
 #pragma unroll
             for (int s = 0; s < STRIPS; ++s)
 #pragma unroll
@@ -734,22 +737,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, KEYS_BLOCKS) softmax_atten
                         float prob = open[s][e / 2] ? probability(scores[s][c][e], scale, query_lse) : 0;
                         bool survives = is_survivor(survivors[s], c, e);
                         float dprob = survives ? dprobs[s][c][e] * survivor_scale : 0;
-                        scores[s][c][e] = prob * (dprob - dot);      // dscore from here on
-                        dprobs[s][c][e] = survives ? prob : 0;       // the probability, after dropout
+                        scores[s][c][e] = prob * (dprob - dot);  // dscore from here on
+                        dprobs[s][c][e] = survives ? prob : 0;   // probability, after dropout
                     }
-            if (OUTPUTS == 2 || blockIdx.y == 0) add_weighted(sums[0], scores, query_tile + part);
-            if (OUTPUTS == 2 || blockIdx.y == 1)
-                add_weighted(sums[OUTPUTS - 1], dprobs, dcontext_tile + part);
+            if (makes_dk) add_weighted(sums[0], scores, query_tile + part);
+            if (makes_dv) add_weighted(sums[OUTPUTS - 1], dprobs, dcontext_tile + part);
         }
     }
 
     float scales[STRIPS][2];
-    if (OUTPUTS == 2 || blockIdx.y == 0) {
+    copy_async_wait<0>();  // without a query, the first stage is still under way
+    if (makes_dk) {
         fill(scales, scale);
         __syncthreads();  // nobody reads the tiles any more
         store_sums(rows_of(dk, key_text, place.head, heads), first_key, sums[0], scales, tiles + own_rows);
     }
-    if (OUTPUTS == 2 || blockIdx.y == 1) {
+    if (makes_dv) {
         fill(scales, survivor_scale);
         __syncthreads();  // nor the scratch rows
         store_sums(rows_of(dv, key_text, place.head, heads), first_key, sums[OUTPUTS - 1], scales,
