@@ -37,13 +37,13 @@ _CURRENT: ContextVar[Interceptor | None] = ContextVar("emulator interceptor", de
 
 
 @contextmanager
-def intercepted(interceptor: Interceptor) -> Generator[None, None, None]:
+def intercepted(interceptor: Interceptor | None) -> Generator[None, None, None]:
     """Hand the launches inside a ``with`` block to a function; they run only if it sees to that.
 
     Parameters
     ----------
-    interceptor : callable
-        Takes a Launch.
+    interceptor : callable or None
+        Takes a Launch; may run it, or others. None runs launches as outside of any such block.
 
     Examples
     --------

@@ -12,7 +12,7 @@ import numpy as np
 
 from npbert.cuda.emulator.compile import Program, build_library
 from npbert.cuda.emulator.errors import BarrierDivergence, EmulatorError, KernelStopped, OutOfBounds
-from npbert.cuda.emulator.interception import Launch, current_interceptor
+from npbert.cuda.emulator.interception import Launch, current_interceptor, intercepted
 from npbert.cuda.emulator.options import SCHEDULES, Options, current_options
 from npbert.cuda.emulator.sanitized import run_in_a_process
 
@@ -84,7 +84,8 @@ def run(
     sizes = (three(grid), three(block))
     interceptor = current_interceptor()
     if interceptor is not None:
-        interceptor(Launch(program, kernel, *sizes, tuple(values), shared_bytes))
+        with intercepted(None):  # what it launches is run
+            interceptor(Launch(program, kernel, *sizes, tuple(values), shared_bytes))
         return
     how = current_options()
     if how.sanitizer is None:

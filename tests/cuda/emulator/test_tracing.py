@@ -98,3 +98,28 @@ def test_an_intercepted_launch_does_not_run(launch):
     assert seen[0][:4] == (launch.program, "turn", (BLOCKS, 1, 1), (THREADS, 1, 1))
     assert all(a is b for a, b in zip(seen[0].values, launch.values, strict=True))
     assert not launch.values[2].any()
+
+
+def test_an_interceptor_may_run_what_it_is_given(emulated, launch):
+    def run(given):
+        emulator.run(given.program, given.kernel, given.grid, given.block, given.values, given.shared_bytes)
+
+    with emulator.intercepted(run):
+        emulator.run(launch.program, "turn", (BLOCKS,), (THREADS,), launch.values, launch.shared_bytes)
+    assert np.all(np.abs(launch.values[2]) > 0)
+
+
+def test_products_of_tensor_cores_are_counted(emulated):
+    source = """
+#include <tensor_core.h>
+extern "C" __global__ void multiply(float *y, int times) {
+    float d[4] = {};
+    unsigned a[4] = {}, b[2] = {};
+    for (int i = 0; i < times; ++i) emulator_mma_m16n8k16(d, a, b, __FILE__, __LINE__);
+    y[threadIdx.x] = d[0];
+}
+"""
+    y = np.ones(64, np.float32)
+    program = emulator.Program(source, (), "multiply.cu")
+    launch = emulator.Launch(program, "multiply", (1, 1, 1), (64, 1, 1), (y, np.int32(5)), 0)
+    assert emulator.trace(launch).matrix_products == 2 * 5  # two warps

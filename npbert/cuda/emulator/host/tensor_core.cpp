@@ -42,6 +42,7 @@ unsigned half_bits(const LoadMatrixLane &row, unsigned column) {
 
 }  // namespace
 
+const SixteenBytes emulator_zeros = {};
 const SixteenBytes emulator_not_arrived = {{~0u, ~0u, ~0u, ~0u}};
 
 void emulator_complete_mma_m16n8k16(void *const lanes[32], unsigned) {

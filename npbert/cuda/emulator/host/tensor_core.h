@@ -21,6 +21,7 @@ struct MmaLane {
 struct alignas(16) SixteenBytes {
     unsigned words[4];
 };
+extern const SixteenBytes emulator_zeros;
 extern const SixteenBytes emulator_not_arrived;  // NaN
 
 struct LoadMatrixLane {
@@ -75,7 +76,8 @@ inline PendingCopies &emulator_pending_copies() {
 
 template <class T>
 inline void emulator_arrive(const PendingCopy &copy) {
-    *static_cast<T *>(copy.shared) = copy.global == nullptr ? T() : *static_cast<const T *>(copy.global);
+    const void *from = copy.global == nullptr ? &emulator_zeros : copy.global;
+    *static_cast<T *>(copy.shared) = *static_cast<const T *>(from);
 }
 
 // The copy itself is made as late as the device may make it: when it is waited for. As early as the device
