@@ -385,6 +385,13 @@ def test_clean(sanitizer, drawn):
         assert_clean(softmax_attention_forward, softmax_attention_backward, args, dcontext, sanitizer)
 
 
+@pytest.mark.parametrize("queries, keys", [(13, 0), (0, 13)])
+@pytest.mark.usefixtures("emulated")
+def test_no_race_where_there_is_nothing_to_walk_over(queries, keys):
+    q, k = (np.ones((1, 1, tokens, 8), np.float32) for tokens in (queries, keys))
+    assert_clean(softmax_attention_forward, softmax_attention_backward, (q, k, k), q, "thread")
+
+
 def test_heads_are_split_and_merged_without_a_copy():
     rng = np.random.default_rng(15)
     q, k, v = (ops.split_heads(x, 3) for x in rng.normal(size=(3, 2, 5, 24)))
