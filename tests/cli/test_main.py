@@ -13,7 +13,7 @@ from npbert import __version__
 from npbert.cli import COMMANDS, build_parser, main
 from tests.cli.running import ROOT, assert_fails, assert_one_line, npbert, python, run
 
-NAMES = ("demo", "embed", "search", "fill-mask", "gradcheck", "learn", "info")
+NAMES = ("demo", "embed", "search", "fill-mask", "gradcheck", "learn", "bench", "info")
 
 
 def replace_command(monkeypatch, function):
