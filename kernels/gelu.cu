@@ -32,6 +32,8 @@
 // The erf form is within 1e-6 of itself in float32. The tanh form's exponent 2 u is rounded, which exp amplifies
 // to a relative error of about 2 |u| 2^-23 in the left tail, where y is next to nothing.
 //
+// No launch bounds: with them the compiler keeps to 64 registers a thread, and float64 on sm_100 and sm_120 spills.
+//
 // Variants: the two forms.
 #include "columns.cuh"
 #include "reduce.cuh"
@@ -124,8 +126,8 @@ __device__ __forceinline__ void activate(const REAL *x, const REAL *bias, REAL *
     }
 }
 
-extern "C" __global__ void __launch_bounds__(SLICES *WARP)
-gelu_forward(const REAL *x, const REAL *bias, REAL *y, int rows, int width, int chunk_rows, int form) {
+extern "C" __global__ void gelu_forward(const REAL *x, const REAL *bias, REAL *y, int rows, int width,
+                                        int chunk_rows, int form) {
     const Rows part = rows_of_thread(rows, chunk_rows);
     if (has_packs(width, x, bias, y))
         activate<PACK>(x, bias, y, width, form, part);
@@ -190,9 +192,8 @@ __device__ __forceinline__ void chunk_gradients(const REAL *dy, const REAL *x, c
     }
 }
 
-extern "C" __global__ void __launch_bounds__(SLICES *WARP)
-gelu_backward(const REAL *dy, const REAL *x, const REAL *bias, REAL *dx, ACC *partial, int rows, int width,
-              int chunk_rows, int form) {
+extern "C" __global__ void gelu_backward(const REAL *dy, const REAL *x, const REAL *bias, REAL *dx, ACC *partial,
+                                         int rows, int width, int chunk_rows, int form) {
     __shared__ ACC slices[SLICES][PACK][WARP];
     const Rows part = rows_of_thread(rows, chunk_rows);
     if (has_packs(width, dy, x, bias, dx) && is_pack_aligned(partial))
@@ -202,8 +203,7 @@ gelu_backward(const REAL *dy, const REAL *x, const REAL *bias, REAL *dx, ACC *pa
 }
 
 // A warp sums every eighth chunk, a thread one column of them; the first warp adds up the slices.
-extern "C" __global__ void __launch_bounds__(SLICES *WARP)
-gelu_bias_gradient(const ACC *partial, REAL *dbias, int chunks, int width) {
+extern "C" __global__ void gelu_bias_gradient(const ACC *partial, REAL *dbias, int chunks, int width) {
     __shared__ ACC slices[SLICES][WARP];
     const int lane = threadIdx.x, slice = threadIdx.y;
     const int column = blockIdx.x * WARP + lane;
