@@ -18,6 +18,7 @@ DTYPES = {
     "unsigned char": np.uint8,
     "bool": np.bool_,
     "short": np.int16,
+    "unsigned short": np.uint16,
     "int": np.int32,
     "long long": np.int64,
     "unsigned int": np.uint32,
@@ -48,13 +49,13 @@ def bind_arguments(
     Returns
     -------
     values : list
-        The arrays as they are, the numbers as NumPy scalars of the C type.
+        The arrays as they are (empty ones, too), the numbers as NumPy scalars of the C type.
 
     Raises
     ------
     ValueError
-        For a wrong number of arguments, a wrong dtype, an array that is not contiguous or not writable though
-        the kernel writes to it, arrays of different devices, a number that does not fit.
+        For a wrong number of arguments, a wrong dtype, an array that is not contiguous or not aligned, or not
+        writable though the kernel writes to it, arrays of different devices, a number that does not fit.
     """
     if len(args) != len(parameters):
         names = ", ".join(parameter.name for parameter in parameters)
@@ -78,7 +79,10 @@ def bind_arguments(
 
 
 def check_grid(kernel: str, grid: Sequence[int], block: Sequence[int]) -> None:
-    """Check the numbers of blocks and threads against what every CUDA device allows."""
+    """Check the numbers of blocks and threads against what every CUDA device allows.
+
+    A grid of no blocks is an error, as on a device: with nothing to do, a launcher must not launch.
+    """
     for what, sizes, limits in (("grid", grid, MAX_GRID), ("block", block, MAX_BLOCK)):
         if not 1 <= len(sizes) <= 3:
             raise ValueError(f"{kernel}: {what} is {tuple(sizes)}; it must have one to three sizes")
@@ -173,24 +177,35 @@ def _dtype(what: str, parameter: Parameter, defines: Mapping[str, str]) -> np.dt
 
 
 def _check_array(what: str, value: Any, dtype: np.dtype[Any], is_const: bool) -> None:
-    if not hasattr(value, "dtype") or not hasattr(value, "flags"):
+    if not isinstance(value, array_module(value).ndarray):  # a NumPy scalar is none
         raise ValueError(f"{what} is a {type(value).__name__}; it must be an array or None")
     is_byte_mask = value.dtype == np.bool_ and dtype == np.uint8
     if value.dtype != dtype and not is_byte_mask:
         raise ValueError(f"{what} is {value.dtype}; the kernel takes {dtype}")
     if not value.flags.c_contiguous:
         raise ValueError(f"{what} is not C-contiguous: shape {value.shape}, strides {value.strides}")
-    if not is_const and array_module(value) is np and not value.flags.writeable:
+    if array_module(value) is not np:
+        return
+    if not value.flags.aligned:
+        raise ValueError(f"{what} is not aligned: its address is no multiple of {dtype.alignment} bytes")
+    if not is_const and not value.flags.writeable:
         raise ValueError(f"{what} is read-only, and the kernel writes to it")
 
 
 def _number(what: str, value: Any, dtype: np.dtype[Any]) -> Any:
-    if value is None or isinstance(value, str) or np.ndim(value) != 0:
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    integer = isinstance(value, int | np.integer | np.bool_)
+    if not integer and not isinstance(value, float | np.floating):
         raise ValueError(f"{what} is {value!r}; it must be a number")
-    if dtype.kind in "iu":
-        if not isinstance(value, int | np.integer):
-            raise ValueError(f"{what} is {value!r}; it must be an integer")
-        limits = np.iinfo(dtype)
-        if not limits.min <= value <= limits.max:
-            raise ValueError(f"{what} is {value}; it must be in [{limits.min}, {limits.max}]")
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype).max)
+        if largest < abs(value) < np.inf:
+            raise ValueError(f"{what} is {value}; {dtype} goes up to {largest:.6g}")
+        return dtype.type(value)
+    if not integer:
+        raise ValueError(f"{what} is {value!r}; it must be an integer")
+    lowest, highest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if not lowest <= value <= highest:
+        raise ValueError(f"{what} is {value}; it must be in [{lowest}, {highest}]")
     return dtype.type(value)

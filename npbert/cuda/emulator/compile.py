@@ -47,8 +47,10 @@ _ADDRESS = (
     "-fsanitize=address,alignment,bounds,integer-divide-by-zero,shift",
     "-fno-sanitize-recover=all",
     "-fno-omit-frame-pointer",
+    "-fno-ipa-icf",
 )
-_THREAD = ("-fsanitize=thread",)
+# Functions that are alike stay apart: else a report may name a line of the other.
+_THREAD = ("-fsanitize=thread", "-fno-ipa-icf")
 LIBRARY = Kind("library", (), ("-shared",))
 EXECUTABLES = {
     "address": Kind("address", _ADDRESS, _ADDRESS, "program.cpp"),

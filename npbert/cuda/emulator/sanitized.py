@@ -19,10 +19,12 @@ from npbert.cuda.emulator.options import SCHEDULES, Options
 from npbert.cuda.emulator.reports import error_of
 
 ALIGNMENT = 16
-EXIT_CODE = 66
+EXIT_CODE = 66  # of a sanitizer
+FIRST_EXIT_CODE = 100  # of host/program.cpp
 # Stacks change behind the sanitizers' backs; and by default the race detector sleeps for a second at the end.
 SANITIZER_OPTIONS = {
     "ASAN_OPTIONS": f"exitcode={EXIT_CODE}:detect_leaks=0:detect_stack_use_after_return=0",
+    "UBSAN_OPTIONS": f"exitcode={EXIT_CODE}",
     "TSAN_OPTIONS": f"exitcode={EXIT_CODE}:halt_on_error=1:atexit_sleep_ms=0:io_sync=0:report_thread_leaks=0",
 }
 # What GCC's race detector says where the kernel puts memory at places that are more random than it can take.
@@ -98,8 +100,8 @@ def run_in_a_process(
         if result.returncode == 0:
             _copy_back(file.read_bytes()[len(header) :], regions, values)
             return 0, ""
-    if 0 < result.returncode < EXIT_CODE:
-        return result.returncode, result.stderr.strip()
+    if result.returncode > FIRST_EXIT_CODE:
+        return result.returncode - FIRST_EXIT_CODE, _message(result.stderr)
     raise error_of(kernel, result.returncode, result.stderr)
 
 
@@ -108,6 +110,11 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, stderr=subprocess.PIPE, text=True, check=False, env={**os.environ, **SANITIZER_OPTIONS}
     )
+
+
+def _message(output: str) -> str:
+    """Return the last line: before it the sanitizer may have remarked on stacks that it does not know."""
+    return output.strip().rsplit("\n", 1)[-1]
 
 
 def _without_randomness() -> tuple[str, ...]:

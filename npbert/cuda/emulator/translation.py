@@ -51,7 +51,8 @@ def translate(source: str, name: str) -> str:
     >>> print(translate(text, "f.cu"))  # doctest: +NORMALIZE_WHITESPACE
     #include "emulator.h"
     #line 1 "f.cu"
-    extern "C" void f(int *x); EMULATOR_ENTRY(f) extern "C" __global__ void f(int *x)
+    extern "C" void emulator_kernel_f(int *x); EMULATOR_ENTRY(f)
+    extern "C" __global__ void emulator_kernel_f(int *x)
     { struct emulator_shared_0 { typedef int type; };
       auto &sum = emulator_shared_array<emulator_shared_0>(); }
     """
@@ -67,12 +68,17 @@ def translate(source: str, name: str) -> str:
 
 
 def _entries(code: str) -> list[_Edit]:
-    """Put each kernel's entry before it: the preprocessor may leave out both."""
-    return [
-        _Edit(match.start(), match.start(), f'extern "C" void {match[1]}({_in_one_line(match[2])}); {entry} ')
-        for match in KERNEL.finditer(code)
-        if (entry := f"EMULATOR_ENTRY({match[1]})")
-    ]
+    """Put each kernel's entry before it, where the preprocessor leaves out both or none.
+
+    The kernel gets another name: its own may be that of a function of the C library, ``read`` or ``index``.
+    """
+    edits = []
+    for match in KERNEL.finditer(code):
+        name, parameters = match[1], _in_one_line(match[2])
+        declaration = f'extern "C" void emulator_kernel_{name}({parameters}); EMULATOR_ENTRY({name}) '
+        edits.append(_Edit(match.start(), match.start(), declaration))
+        edits.append(_Edit(*match.span(1), f"emulator_kernel_{name}"))
+    return edits
 
 
 def _shared_declarations(code: str) -> list[_Edit]:

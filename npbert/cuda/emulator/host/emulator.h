@@ -327,6 +327,6 @@ template <class... Parameters>
 inline void emulator_call(void (*kernel)(Parameters...), void **arguments) {
     emulator_call(kernel, arguments, std::index_sequence_for<Parameters...>{});
 }
-#define EMULATOR_ENTRY(NAME)                                                                         \
-    extern "C" void emulator_entry_##NAME(void **arguments) { emulator_call(&NAME, arguments); }     \
+#define EMULATOR_ENTRY(NAME)                                                                                 \
+    extern "C" void emulator_entry_##NAME(void **arguments) { emulator_call(&emulator_kernel_##NAME, arguments); } \
     static EmulatorEntry emulator_record_##NAME(#NAME, emulator_entry_##NAME);

@@ -3,8 +3,8 @@
 //     PROGRAM FILE KERNEL      reads the launch and its arrays from FILE, writes the arrays back to FILE
 //
 // FILE: a Header, then the Regions, then the Arguments, then the regions' bytes, each from a multiple of 16
-// bytes on. A region is memory that one or several arguments lie in: arrays may overlap. Exit code: that of
-// emulator_run, with its message on the standard error; or the sanitizer's.
+// bytes on. A region is memory that one or several arguments lie in: arrays may overlap. Exit code: 0; or 100 and
+// the code of emulator_run, with its message on the standard error; or the sanitizer's.
 
 #include "scheduler.h"
 
@@ -40,6 +40,7 @@ struct Argument {
 extern "C" __attribute__((weak)) void __asan_poison_memory_region(const volatile void *address, std::size_t bytes);
 
 static constexpr std::size_t ALIGNMENT = 16;
+static constexpr int FIRST_EXIT_CODE = 100;
 
 static std::size_t padded(std::size_t bytes) { return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT; }
 
@@ -63,8 +64,8 @@ static EmulatorEntry *entry_named(const char *name) {
 }
 
 static int complain(const char *what) {
-    std::perror(what);
-    return EMULATOR_NO_MEMORY;
+    std::fprintf(stderr, "%s\n", what);
+    return FIRST_EXIT_CODE + EMULATOR_NO_MEMORY;
 }
 
 int main(int count, char **values) {
@@ -98,7 +99,7 @@ int main(int count, char **values) {
     }
 
     const EmulatorEntry *entry = entry_named(values[2]);
-    if (entry == nullptr) return complain("no such kernel");
+    if (entry == nullptr) return complain("the source has no such kernel, as the preprocessor leaves it");
     char message[1024] = "";
     EmulatorLaunch launch = {};
     launch.entry = entry->call;
@@ -115,7 +116,7 @@ int main(int count, char **values) {
     int code = emulator_run(&launch);
     if (code != EMULATOR_OK) {
         std::fprintf(stderr, "%s\n", message);
-        return code;
+        return FIRST_EXIT_CODE + code;
     }
     from = bytes;
     for (unsigned i = 0; i < header->regions; ++i) {

@@ -85,16 +85,19 @@ void fail(int code, const char *format, ...) {
     std::vsnprintf(launch.message, launch.message_size, format, arguments);
     va_end(arguments);
     failed = true;
+    if (is_race_detector()) __tsan_release(launch.message);
 }
 
-const char *describe(const EmulatorThread &thread) {
-    static char texts[2][96];
-    static int next = 0;
-    char *text = texts[next = 1 - next];
-    std::snprintf(text, sizeof texts[0], "thread (%u, %u, %u) of block (%u, %u, %u)", thread.thread_index.x,
-                  thread.thread_index.y, thread.thread_index.z, thread.block_index.x, thread.block_index.y,
-                  thread.block_index.z);
-    return text;
+struct Description {
+    char text[96];
+};
+
+Description describe(const EmulatorThread &thread) {
+    Description description;
+    std::snprintf(description.text, sizeof description.text, "thread (%u, %u, %u) of block (%u, %u, %u)",
+                  thread.thread_index.x, thread.thread_index.y, thread.thread_index.z, thread.block_index.x,
+                  thread.block_index.y, thread.block_index.z);
+    return description;
 }
 
 // Fibers --------------------------------------------------------------------------------------------------
@@ -113,7 +116,7 @@ std::uint64_t &canary(Fiber *fiber) { return *reinterpret_cast<std::uint64_t *>(
 
 void report_overflow(Fiber *fiber) {
     fail(EMULATOR_STOPPED, "stack overflow in %s: endless recursion, or local arrays of more than %zu bytes?",
-         describe(fiber->thread), STACK_BYTES);
+         describe(fiber->thread).text, STACK_BYTES);
 }
 
 void to_fiber(Fiber *fiber) {
@@ -176,14 +179,14 @@ bool on_signal(int number, const char *stack_pointer, const char *address) {
                         stack_pointer < running->stack + STACK_BYTES;
     if (!is_in_kernel) return number == SIGINT;  // the scheduler will notice that it has failed
     if (number == SIGFPE)
-        fail(EMULATOR_STOPPED, "integer division by zero by %s", describe(running->thread));
+        fail(EMULATOR_STOPPED, "integer division by zero by %s", describe(running->thread).text);
     else if (number == SIGILL)
-        fail(EMULATOR_STOPPED, "illegal instruction in %s", describe(running->thread));
+        fail(EMULATOR_STOPPED, "illegal instruction in %s", describe(running->thread).text);
     else if (address < running->lowest_stack && address >= running->lowest_stack - GUARD_BYTES)
         report_overflow(running);
     else
         fail(EMULATOR_OUT_OF_BOUNDS, "%s accessed memory that is not there, or at an address that is not aligned",
-             describe(running->thread));
+             describe(running->thread).text);
     leave_for_ever();
 }
 
@@ -226,7 +229,7 @@ void release_barrier() {
         Fiber *fiber = threads[rank];
         if (fiber->line != first->line || std::strcmp(fiber->file, first->file) != 0) {
             fail(EMULATOR_DIVERGENCE, "barrier divergence: %s waits at %s:%d, %s at %s:%d",
-                 describe(first->thread), first->file, first->line, describe(fiber->thread), fiber->file,
+                 describe(first->thread).text, first->file, first->line, describe(fiber->thread).text, fiber->file,
                  fiber->line);
             return;
         }
@@ -251,12 +254,12 @@ void report_warp(Fiber *waiting) {
         if (other && waits_for_the_same(waiting, other)) continue;
         if (!other || other->state == DONE) {
             fail(EMULATOR_DIVERGENCE, "warp divergence: %s waits in %s at %s:%d for lane %u, which %s",
-                 describe(waiting->thread), waiting->what, waiting->file, waiting->line, lane,
+                 describe(waiting->thread).text, waiting->what, waiting->file, waiting->line, lane,
                  other ? "has left the kernel" : "does not exist");
         } else {
             fail(EMULATOR_DIVERGENCE, "warp divergence: %s waits in %s at %s:%d (mask 0x%08x), %s at %s:%d",
-                 describe(waiting->thread), waiting->what, waiting->file, waiting->line, waiting->mask,
-                 describe(other->thread), other->file, other->line);
+                 describe(waiting->thread).text, waiting->what, waiting->file, waiting->line, waiting->mask,
+                 describe(other->thread).text, other->file, other->line);
         }
         return;
     }
@@ -274,7 +277,7 @@ void report_deadlock() {
     if (at_warp) report_warp(at_warp);
     if (at_barrier && done)
         fail(EMULATOR_DIVERGENCE, "barrier divergence: %s waits at %s:%d, %s has left the kernel",
-             describe(at_barrier->thread), at_barrier->file, at_barrier->line, describe(done->thread));
+             describe(at_barrier->thread).text, at_barrier->file, at_barrier->line, describe(done->thread).text);
     fail(EMULATOR_DIVERGENCE, "the threads wait for each other for ever");
 }
 
@@ -338,7 +341,7 @@ class FiberSets {
     void name_threads(std::uint64_t blocks) const {
         if (!is_race_detector() || !__tsan_set_fiber_name || blocks > sets) return;
         for (unsigned rank = 0; rank < thread_count; ++rank)
-            __tsan_set_fiber_name(threads[rank]->detector_fiber, describe(threads[rank]->thread));
+            __tsan_set_fiber_name(threads[rank]->detector_fiber, describe(threads[rank]->thread).text);
     }
 
   private:
@@ -399,7 +402,7 @@ void emulator_warp_exchange(unsigned mask, const char *what, const char *file, i
     unsigned first = self->thread.rank - self->thread.lane;
     if (!(mask >> self->thread.lane & 1)) {
         fail(EMULATOR_DIVERGENCE, "%s at %s:%d: %s is lane %u, which is not in its own mask 0x%08x", what, file,
-             line, describe(self->thread), self->thread.lane, mask);
+             line, describe(self->thread).text, self->thread.lane, mask);
         leave_for_ever();
     }
     self->mask = mask;
@@ -460,7 +463,7 @@ void *emulator_thread_storage() {
 }
 
 void emulator_stop(const char *file, int line, const char *what) {
-    fail(EMULATOR_STOPPED, "%s: %s at %s:%d", what, describe(running->thread), file, line);
+    fail(EMULATOR_STOPPED, "%s: %s at %s:%d", what, describe(running->thread).text, file, line);
     leave_for_ever();
 }
 
@@ -500,5 +503,6 @@ int emulator_run(const EmulatorLaunch *request) {
     running = nullptr;
     if (has_printed) std::fflush(stdout);
     if (failed) restart_fibers();
+    if (failed && is_race_detector()) __tsan_acquire(launch.message);
     return failure;
 }
