@@ -152,7 +152,7 @@ def activation_forward(x: Array, name: str) -> tuple[Array, GeluKernelCache | Ac
     Parameters
     ----------
     x : (...) floating
-        float64 or float32; float16 too, where `name` is one of `GELU_FORMS`.
+        float64, float32 or float16, which is computed in float32.
     name : str
         Those of `GELU_FORMS` run as a kernel, others as the textbook's function.
 
@@ -168,7 +168,8 @@ def activation_forward(x: Array, name: str) -> tuple[Array, GeluKernelCache | Ac
     """
     if name in GELU_FORMS:
         return _forward("activation_forward", x, None, GELU_FORMS[name])
-    return textbook.activation_forward(x, name)
+    y, cache = textbook.activation_forward(_wide(x), name)
+    return y.astype(x.dtype, copy=False), cache
 
 
 def activation_backward(dy: Array, cache: GeluKernelCache | ActivationCache) -> Array:
@@ -190,9 +191,14 @@ def activation_backward(dy: Array, cache: GeluKernelCache | ActivationCache) -> 
         For a wrong dtype or shape, or arrays in different places.
     """
     if isinstance(cache, ActivationCache):
-        return textbook.activation_backward(dy, cache)
+        return textbook.activation_backward(_wide(dy), cache).astype(dy.dtype, copy=False)
     dx, _ = _backward("activation_backward", dy, cache)
     return dx
+
+
+def _wide(x: Array) -> Array:
+    """Return float16 as float32, anything else as it is."""
+    return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
 def _forward(op: str, x: Array, bias: Array | None, form: str) -> tuple[Array, GeluKernelCache]:

@@ -347,3 +347,15 @@ X = np.ones((2, 3))
 def test_bad_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", sorted(set(ACTIVATIONS) - set(engine.GELU_FORMS)))
+def test_other_activations_compute_half_precision_in_single(name):
+    rng = np.random.default_rng(12)
+    x, dy = (rng.normal(scale=3, size=(5, 7)).astype(np.float16) for _ in range(2))
+    y, cache = engine.activation_forward(x, name)
+    dx = engine.activation_backward(dy, cache)
+    expected, expected_cache = ops.activation_forward(x.astype(np.float32), name)
+    expected_dx = ops.activation_backward(dy.astype(np.float32), expected_cache)
+    assert_identical(y, expected.astype(np.float16), "y")
+    assert_identical(dx, expected_dx.astype(np.float16), "dx")
