@@ -19,6 +19,7 @@ from npbert.cuda.softmax_attention import (
     softmax_attention_forward,
 )
 from npbert.cuda.softmax_attention_scalar import choose_tiles
+from npbert.ops.philox import philox4x32
 from tests.comparisons import assert_identical, assert_rows_close
 from tests.cuda.kernel_contract import (
     DTYPES,
@@ -111,6 +112,30 @@ def compare(args, dcontext):
             assert_rows_close(actual, reference, what=name, round_off=ROUND_OFF * U64, terms=size)
         else:
             assert_within_budget(actual, reference, other, size, name)
+
+
+# --- sanitizers: first of all, since out of bounds a kernel may end the process that runs it ------------
+
+
+@pytest.mark.parametrize("sanitizer", ["address", "thread"])
+@pytest.mark.parametrize("drawn", [False, True])
+@pytest.mark.usefixtures("emulated")
+def test_clean(sanitizer, drawn):
+    """Two tiles of each kind, the last of them not full."""
+    rng = np.random.default_rng(20)
+    args = rounded_arguments(np.float32, rng, (2, 1, 67, 8), True, scattered_mask, True, True)
+    dcontext = as_dtype(np.float32, rng.normal(size=args[0].shape))
+    if drawn:
+        assert_clean(drawing_forward, softmax_attention_backward, (*args[:5], DROPOUT), dcontext, sanitizer)
+    else:
+        assert_clean(softmax_attention_forward, softmax_attention_backward, args, dcontext, sanitizer)
+
+
+@pytest.mark.parametrize("queries, keys", [(13, 0), (0, 13)])
+@pytest.mark.usefixtures("emulated")
+def test_no_race_where_there_is_nothing_to_walk_over(queries, keys):
+    q, k = (np.ones((1, 1, tokens, 8), np.float32) for tokens in (queries, keys))
+    assert_clean(softmax_attention_forward, softmax_attention_backward, (q, k, k), q, "thread")
 
 
 # --- against the textbook -------------------------------------------------------------------------------
@@ -333,6 +358,19 @@ def test_drawn_dropout_of_more_keys_than_queries():
         assert_identical(one, other, name)
 
 
+@pytest.mark.parametrize("which", range(4))
+def test_a_pair_whose_word_is_the_threshold_is_kept(which):
+    rng = np.random.default_rng(18)
+    q, k, v, *_ = arguments(rng, (1, 1, 4, 8))
+    word = philox4x32((0, 0, 3, DROPOUT.site), (DROPOUT.seed % 2**32, DROPOUT.seed >> 32))[which]
+    dropout = DROPOUT._replace(rate=int(word) / 2**32)
+    keep_mask = ops.dropout_keep_mask((1, 1, 4, 4), *dropout)
+    assert keep_mask[0, 0, 0, which]
+    drawn, _ = drawing_forward(q, k, v, None, None, dropout)
+    expected, _ = softmax_attention_forward(q, k, v, None, None, keep_mask, dropout.rate)
+    assert_identical(drawn, expected, "context")
+
+
 def test_a_rate_of_zero_keeps_everything():
     rng = np.random.default_rng(13)
     q, k, v, *_ = arguments(rng, (2, 3, 5, 8))
@@ -369,27 +407,6 @@ def test_rows_that_are_dropped_whole_give_their_query_nothing():
 
 
 # --- memory ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sanitizer", ["address", "thread"])
-@pytest.mark.parametrize("drawn", [False, True])
-@pytest.mark.usefixtures("emulated")
-def test_clean(sanitizer, drawn):
-    """Two tiles of each kind, the last of them not full."""
-    rng = np.random.default_rng(20)
-    args = rounded_arguments(np.float32, rng, (2, 1, 67, 8), True, scattered_mask, True, True)
-    dcontext = as_dtype(np.float32, rng.normal(size=args[0].shape))
-    if drawn:
-        assert_clean(drawing_forward, softmax_attention_backward, (*args[:5], DROPOUT), dcontext, sanitizer)
-    else:
-        assert_clean(softmax_attention_forward, softmax_attention_backward, args, dcontext, sanitizer)
-
-
-@pytest.mark.parametrize("queries, keys", [(13, 0), (0, 13)])
-@pytest.mark.usefixtures("emulated")
-def test_no_race_where_there_is_nothing_to_walk_over(queries, keys):
-    q, k = (np.ones((1, 1, tokens, 8), np.float32) for tokens in (queries, keys))
-    assert_clean(softmax_attention_forward, softmax_attention_backward, (q, k, k), q, "thread")
 
 
 def test_heads_are_split_and_merged_without_a_copy():
