@@ -1,4 +1,4 @@
-"""The seeded bugs, read from ``catalogue/*.toml``: one file a module of npbert.
+"""The seeded bugs, read from ``catalogue/*.toml``: one file a module of npbert, or a file of a kernel.
 
 Each file names the module and the tests that mirror it, and then the mutants::
 
@@ -19,6 +19,8 @@ wrong on the right inputs (a value; a gradient, of a model's parameters ``d`` an
 exception that is not raised), ``signature`` says how, in words. ``diagnosis``, where there is one, is the
 kind of diagnosis that the figures alone must give: see ``diagnosis.py``. A mutant that cannot change any
 result has ``equivalent``, the proof in one sentence, instead of these.
+
+For a kernel ``wrong`` and ``signature`` may name what the emulator reports: a race, an access out of bounds.
 """
 
 import tomllib
@@ -49,6 +51,11 @@ class Mutant(NamedTuple):
     signature: str  # how it comes out wrong
     equivalent: str | None  # the proof that no result changes; None: some result does
     diagnosis: str = ""  # the kind of diagnosis that the figures alone allow for, where there is one
+
+
+def is_compiled(mutant: Mutant) -> bool:
+    """Return whether a mutant changes C++: a kernel, or the emulator that runs kernels."""
+    return not mutant.file.endswith(".py")
 
 
 def load() -> list[Mutant]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from tests.mutants.catalogue import ROOT, Mutant
 
 CACHE = ROOT / ".mutants"
+COMPILED = ("kernels", "npbert/cuda/emulator/host")  # folders of what a C++ compiler gets
 
 # What a stage of the tests can end in.
 KILLED, TIMEOUT, PASSED, INVALID = "killed", "timeout", "passed", "invalid"
@@ -26,6 +27,7 @@ class Result(NamedTuple):
     outcome: str  # killed, timeout, passed or invalid
     by: str  # the test that failed
     seconds: float
+    error: str = ""  # what it failed with: the name of an exception, of a signal
 
 
 class Store:
@@ -77,15 +79,19 @@ class Fingerprints:
         self.suite = _digest(*self.tests.values())
         shared = [name for name in self.tests if not name.rpartition("/")[2].startswith("test_")]
         self.shared = _digest(*(self.tests[name] for name in shared))
+        compiled = [path for folder in COMPILED for path in sorted((root / folder).glob("*.*"))]
+        self.compiled = _digest(*(_content(path, root) for path in compiled))
 
-    def first_stage(self, mutant: Mutant, text: str) -> str:
-        """Key of what the mirrored tests say of a mutant."""
+    def first_stage(self, mutant: Mutant, text: str, keyword: str = "") -> str:
+        """Key of what the mirrored tests say of a mutant, or those of them that a keyword selects."""
         mirrored = (self.tests.get(test, "") for test in mutant.tests)
-        return _digest(mutant.id, text, self.package, self.shared, *mirrored)
+        runs_kernels = any(test.startswith("tests/cuda/") for test in mutant.tests)
+        kernels = self.compiled if runs_kernels else ""
+        return _digest(mutant.id, text, self.package, self.shared, kernels, keyword, *mirrored)
 
     def second_stage(self, mutant: Mutant, text: str) -> str:
         """Key of what the rest of the suite says of a mutant."""
-        return _digest(mutant.id, text, self.package, self.suite)
+        return _digest(mutant.id, text, self.package, self.suite, self.compiled)
 
 
 def _content(path: Path, root: Path) -> str:

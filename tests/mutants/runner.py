@@ -16,13 +16,18 @@ from typing import NamedTuple
 import pytest
 
 from tests.mutants import workspace as ws
-from tests.mutants.catalogue import Mutant, apply, source
+from tests.mutants.catalogue import Mutant, apply, is_compiled, source
 from tests.mutants.results import INVALID, KILLED, PASSED, TIMEOUT, Fingerprints, Result, Store
 from tests.mutants.workspace import Workspace, first_failure, run_tests
 
 # Which test files say most about a mutant that its mirrored tests let live; the others follow.
 RELEVANT = ("tests/ops/", "tests/test_model", "tests/test_heads", "tests/test_bert", "tests/gradcheck/")
 
+
+# What a mutant in C++ is invalid for: the emulator's message, whichever test gets it.
+DOES_NOT_COMPILE = "does not compile for the emulator"
+# How such a mutant may end the process of the tests; any other way may be for want of memory.
+CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 
 # A test that waits for ever takes no processor time; it is stopped after this many times its limit.
 PATIENCE = 10
@@ -65,10 +70,15 @@ class Runner:
         self.queue: deque[_Job] = deque()
         self.results: dict[str, Result] = {}
         self.whole_suite = True
+        self.keyword = ""
         self.seconds = store.seconds()  # what each test takes
 
     def run(
-        self, mutants: Sequence[Mutant], baseline: bool = True, whole_suite: bool = True
+        self,
+        mutants: Sequence[Mutant],
+        baseline: bool = True,
+        whole_suite: bool = True,
+        keyword: str = "",
     ) -> dict[str, Result]:
         """Return the last result of every mutant, by id.
 
@@ -76,21 +86,26 @@ class Runner:
         ----------
         mutants : sequence of Mutant
         baseline : bool
-            Whether to run the package as it is, too.
+            Whether to run the package as it is, too: the same tests, of all mutants.
         whole_suite : bool
             Whether a mutant that passes the mirrored tests goes on to the rest.
+        keyword : str
+            Of the mirrored tests, run those that ``pytest -k`` selects.
 
         Raises
         ------
         RuntimeError
             If the package as it is does not pass its own tests: there is nothing to learn from mutants then.
         """
-        self.whole_suite = whole_suite
+        self.whole_suite, self.keyword, self.results = whole_suite, keyword, {}
         if baseline:
-            key = "as it is " + self.prints.second_stage(_NOTHING, "")
-            self._enqueue(_Job(None, tuple(self.suite), key, 2 * self.limits.second, False))
+            mirrored = sorted({test for mutant in mutants for test in mutant.tests})
+            tests = tuple(self.suite if whole_suite else mirrored)
+            key = "as it is " + self.prints.second_stage(_NOTHING, " ".join(tests))
+            self._enqueue(_Job(None, tests, key, 2 * self.limits.second, False))
         for mutant in mutants:
-            key = self.prints.first_stage(mutant, apply(mutant, source(mutant, self.workspaces[0].folder)))
+            text = apply(mutant, source(mutant, self.workspaces[0].folder))
+            key = self.prints.first_stage(mutant, text, keyword)
             self._enqueue(_Job(mutant, self._existing(mutant.tests), key, self.limits.first, True))
         running: dict[int, _Running] = {}
         try:
@@ -130,10 +145,12 @@ class Runner:
         if job.mutant is not None:
             text = apply(job.mutant, source(job.mutant, place.folder))
             restore.enter_context(place.changed(job.mutant.file, text))
-            modules += ["npbert.bert", _module_name(job.mutant.file)]
+            modules += ["npbert.bert"]
+            modules += [] if is_compiled(job.mutant) else [_module_name(job.mutant.file)]
         log = place.folder / "pytest.log"
+        keyword = self.keyword if job.is_first_stage else ""
         process = self.context.Process(
-            target=run_tests, args=(place.folder, job.tests, log, modules, self.seconds, job.seconds)
+            target=run_tests, args=(place.folder, job.tests, log, modules, self.seconds, job.seconds, keyword)
         )
         process.start()
         return _Running(job, process, time.monotonic(), log, restore)
@@ -145,16 +162,7 @@ class Runner:
         times = entry.log.with_name(ws.TIMES)
         if times.exists():
             self.seconds |= json.loads(times.read_text(encoding="utf-8"))
-        name = entry.job.mutant.id if entry.job.mutant else "the package as it is"
-        status = entry.process.exitcode
-        if was_alive or status == -signal.SIGXCPU:
-            result = Result(name, TIMEOUT, f"stopped after {seconds:.0f} s", seconds)
-        elif status == pytest.ExitCode.OK:
-            result = Result(name, PASSED, "", seconds)
-        elif status in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
-            result = Result(name, KILLED, first_failure(entry.log), seconds)
-        else:  # it cannot be imported, or something is wrong with the run: short memory, a missing file
-            result = Result(name, INVALID, f"exit status {status}: {first_failure(entry.log)}", seconds)
+        result = _result(entry, was_alive, seconds)
         if entry.job.mutant is not None or result.outcome == PASSED:
             self.store.put(entry.job.key, result)
         self._conclude(entry.job, result, is_new=True)
@@ -169,15 +177,33 @@ class Runner:
         if goes_on:
             text = apply(job.mutant, source(job.mutant, self.workspaces[0].folder))
             rest = tuple(test for test in self.suite if test not in job.tests)
-            doctests = job.mutant.file  # its own first; the others follow with the whole folder
+            # Its own doctests first; the others follow with the whole folder.
+            doctests = () if is_compiled(job.mutant) else (job.mutant.file,)
             key = self.prints.second_stage(job.mutant, text)
-            self._enqueue(_Job(job.mutant, (doctests, *rest), key, self.limits.second, False))
+            self._enqueue(_Job(job.mutant, (*doctests, *rest), key, self.limits.second, False))
             return
         self.results[job.mutant.id] = result
         self.report(result, is_new)
 
 
 _NOTHING = Mutant("", "", (), "", (), (), "", None)
+
+
+def _result(entry: _Running, was_alive: bool, seconds: float) -> Result:
+    mutant, status = entry.job.mutant, entry.process.exitcode or 0
+    name = mutant.id if mutant else "the package as it is"
+    by, failure = first_failure(entry.log), ws.failure(entry.log.parent)
+    if was_alive or status == -signal.SIGXCPU:
+        return Result(name, TIMEOUT, f"stopped after {seconds:.0f} s: {by}", seconds, "no end")
+    if status == pytest.ExitCode.OK:
+        return Result(name, PASSED, "", seconds)
+    if status in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
+        outcome = INVALID if DOES_NOT_COMPILE in failure["text"] else KILLED
+        return Result(name, outcome, by, seconds, failure["name"])
+    if mutant and is_compiled(mutant) and -status in CRASHES:
+        return Result(name, KILLED, by, seconds, signal.Signals(-status).name)
+    # It cannot be imported, or something is wrong with the run: short memory, a missing file.
+    return Result(name, INVALID, f"exit status {status}: {by}", seconds)
 
 
 def _end(entry: _Running) -> None:

@@ -6,11 +6,13 @@ from collections import Counter
 import pytest
 
 from npbert import ops
-from tests.mutants.catalogue import ROOT, Edit, Mutant, apply, load
+from tests.mutants.catalogue import ROOT, Edit, Mutant, apply, is_compiled, load
+from tests.mutants.kernels import BARRIER, drops_a_barrier
 
 MUTANTS = load()
 REAL = [mutant for mutant in MUTANTS if mutant.equivalent is None]
 FILES = sorted({mutant.file for mutant in MUTANTS})
+KERNELS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "kernels").glob("*.cu*"))
 
 BACKWARDS = [name for name in ops.__all__ if name.endswith("_backward")]
 
@@ -23,7 +25,8 @@ def test_applies_to_the_present_source(file):
     for mutant in MUTANTS:
         if mutant.file == file:
             after = apply(mutant, before)
-            compile(after, file, "exec")
+            if not is_compiled(mutant):
+                compile(after, file, "exec")
             assert programs.setdefault(after, mutant.id) == mutant.id, f"{mutant.id} is {programs[after]}"
 
 
@@ -60,6 +63,29 @@ def test_every_module_of_the_textbook_is_in():
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "npbert" / "ops").glob("*.py")}
     no_formulas = {"npbert/ops/__init__.py", "npbert/ops/array_module.py"}
     assert modules - set(FILES) == no_formulas
+
+
+def test_every_kernel_is_in():
+    assert set(KERNELS) - set(FILES) == {"kernels/tensor_core.cuh"}  # no formulas: names of instructions
+    assert sum(is_compiled(mutant) for mutant in REAL) >= 60
+
+
+@pytest.mark.parametrize("file", KERNELS)
+def test_every_barrier_is_dropped(file):
+    """Each barrier of a block or a warp, and each wait for copies, is what some mutant leaves out."""
+    text = (ROOT / file).read_text(encoding="utf-8")
+    dropped = {
+        _program(apply(mutant, text)) for mutant in REAL if mutant.file == file and drops_a_barrier(mutant)
+    }
+    barriers = [match.span() for match in BARRIER.finditer(text)]
+    without = {_program(text[:start] + text[end:]) for start, end in barriers}
+    assert dropped == without
+    assert len(without) == len(barriers)
+
+
+def _program(text):
+    """Return C++ without comments and white space."""
+    return "".join(re.sub(r"//.*", "", text).split())
 
 
 def test_mirrored_tests_exist():

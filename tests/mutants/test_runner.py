@@ -1,11 +1,13 @@
 """The runner, on one mutant; what it keeps on disk; and the score."""
 
 import json
+import os
 import subprocess
 import sys
 
 import pytest
 
+from npbert.cuda import emulator
 from tests.mutants.__main__ import select
 from tests.mutants.catalogue import ROOT, Edit, Mutant, load
 from tests.mutants.results import INVALID, KILLED, PASSED, TIMEOUT, Fingerprints, Result, Store
@@ -43,6 +45,44 @@ def test_list_and_bad_usage():
     assert none.returncode == 2
     assert none.stderr == "no mutant matches no-such-mutant\n"
     assert run("--jobs", "0").returncode == 2
+
+
+# What a kernel may do, in the last line of a function that every test of philox.cuh calls.
+IN_A_KERNEL = {
+    "wrong": "return {counter.second, counter.first, counter.third, counter.fourth};",
+    "endless": "for (volatile int forever = 1; forever;) {} return counter;",
+    "invalid": "return nonsense;",
+    "right": "return {counter.first, counter.second, counter.third, counter.fourth};",
+}
+RUN_KERNELS = """
+import json, sys
+from pathlib import Path
+from tests.mutants.results import Store
+from tests.mutants.runner import Limits, Runner
+from tests.mutants.test_runner import MUTANT, IN_A_KERNEL, Edit
+
+folder = Path(sys.argv[1])
+runner = Runner(folder, 1, Store(folder / "results.jsonl"), Limits(first=6), lambda result, is_new: None)
+mutant = MUTANT._replace(file="kernels/philox.cuh", tests=("tests/cuda/test_philox.py",))
+mutants = [mutant._replace(id=id, edits=(Edit("return counter;", text),)) for id, text in IN_A_KERNEL.items()]
+results = runner.run(mutants, baseline=False, whole_suite=False, keyword="published")
+print(json.dumps({id: result.outcome for id, result in results.items()}))
+"""
+
+
+def test_mutants_of_kernels(tmp_path):
+    """Those that never end are stopped, those that do not compile are no kills, the user's cache has none."""
+    try:
+        emulator.compiler()
+    except emulator.EmulatorError as error:
+        pytest.skip(f"no C++ compiler: {error}")
+    command = [sys.executable, "-c", RUN_KERNELS, str(tmp_path / "runner")]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found == {"wrong": KILLED, "endless": TIMEOUT, "invalid": INVALID, "right": PASSED}
+    assert not (tmp_path / "cache").exists()
 
 
 def test_select_by_id_and_by_file():

@@ -31,6 +31,8 @@ NOT_COPIED = ("build", "dist", "shared", "__pycache__")
 LEFT_OUT = ("tests/test_import.py", "tests/test_packaging.py")
 
 TIMES = "seconds.json"
+RUNNING = "running.txt"  # the test that runs, for one that ends its process
+FAILURE = "failure.json"  # name and text of the exception that a test failed with
 INVALID = 90  # exit status: the mutant cannot be imported
 ENVIRONMENT = {
     "CI": "true",  # hypothesis draws the same examples in every run
@@ -90,6 +92,23 @@ class QuickFirst:
             self.seconds[report.nodeid] = report.duration
 
 
+class LastWords:
+    """A pytest plugin: writes down which test runs, and what the first failure is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Name the test that begins."""
+        (self.folder / RUNNING).write_text(nodeid, encoding="utf-8")
+
+    def pytest_exception_interact(self, call: pytest.CallInfo[object]) -> None:
+        """Keep the exception."""
+        if call.excinfo is not None and not (self.folder / FAILURE).exists():
+            words = {"name": call.excinfo.typename, "text": str(call.excinfo.value)}
+            (self.folder / FAILURE).write_text(json.dumps(words), encoding="utf-8")
+
+
 def run_tests(
     folder: Path,
     tests: Sequence[str],
@@ -97,11 +116,13 @@ def run_tests(
     modules: Sequence[str],
     seconds: Mapping[str, float],
     limit: float,
+    keyword: str,
 ) -> None:
     """Run tests in a workspace, to the first failure. Called in a process of its own, which ends here.
 
-    Leaves what each test took in the workspace, in `TIMES`. Is stopped after ``limit`` seconds of processor
-    time, which an endless loop reaches, and a busy machine does not.
+    Leaves what each test took in the workspace, in `TIMES`, and the exception of the first failure, in
+    `FAILURE`. Is stopped after ``limit`` seconds of processor time, which an endless loop reaches, and a busy
+    machine does not. With a ``keyword``, only the tests that ``pytest -k`` selects are run.
 
     The exit status is pytest's (0: all passed, 1: one failed, 2: a test file cannot be imported), or
     `INVALID`.
@@ -114,11 +135,16 @@ def run_tests(
         os.dup2(file.fileno(), 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     os.chdir(folder)
-    os.environ |= ENVIRONMENT | {"PYTHONPATH": str(folder)}
+    for left_over in (FAILURE, RUNNING):
+        (folder / left_over).unlink(missing_ok=True)
+    # Compiled kernels: the user's cache is no place for those of mutants.
+    os.environ |= ENVIRONMENT | {"PYTHONPATH": str(folder), "XDG_CACHE_HOME": str(folder / ".cache")}
     sys.dont_write_bytecode = True
     _import_from(folder)
     # The profiles of tests/conftest.py build on the one in use. Any failure will do, not only the smallest.
-    hypothesis.settings.register_profile("no shrinking", phases=(Phase.explicit, Phase.generate))
+    hypothesis.settings.register_profile(
+        "no shrinking", phases=(Phase.explicit, Phase.generate), report_multiple_bugs=False
+    )
     hypothesis.settings.load_profile("no shrinking")
     try:
         for module in modules:
@@ -130,8 +156,9 @@ def run_tests(
         print(f"the mutant cannot be imported: {error!r}")
         os._exit(INVALID)
     options = ["-x", "-q", "--no-header", "--tb=line", "-p", "no:cacheprovider", "-m", "not oracle"]
+    options += ["-k", keyword] if keyword else []
     plugin = QuickFirst(seconds)
-    status = pytest.main([*options, f"--rootdir={folder}", *tests], plugins=[plugin])
+    status = pytest.main([*options, f"--rootdir={folder}", *tests], plugins=[plugin, LastWords(folder)])
     sys.stdout.flush()
     (folder / TIMES).write_text(json.dumps(plugin.seconds), encoding="utf-8")
     os._exit(int(status))
@@ -147,10 +174,19 @@ def _import_from(folder: Path) -> None:
     importlib.invalidate_caches()
 
 
+def failure(folder: Path) -> dict[str, str]:
+    """Return the name and the text of the exception that a test failed with; empty where there was none."""
+    path = folder / FAILURE
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"name": "", "text": ""}
+
+
 def first_failure(log: Path) -> str:
-    """Return the id of the test that failed, or pytest's last line."""
+    """Return the id of the test that failed, or of the last one that began, or pytest's last line."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     for line in lines:
         if line.startswith(("FAILED ", "ERROR ")):
             return line.split(" - ")[0].split(" ", 1)[1]
+    running = log.with_name(RUNNING)
+    if running.exists():
+        return running.read_text(encoding="utf-8")
     return next((line for line in reversed(lines) if line.strip()), "no output")
