@@ -16,6 +16,7 @@ import pytest
 PASSED = "npbert/passed"  # key in pytest's cache: ids of the tests that passed in the last run without --rest
 # Fixtures of tests/cuda: of a test that runs kernels, and of one that needs the emulator for it.
 RUNS_KERNELS, EMULATOR_ONLY = "compiler", "emulated"
+COMPILES = "compile_kernel("  # in an example of a docstring
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,13 +47,29 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, with ``--cuda``, what a device does not run, and, with ``--rest``, what has passed already.
 
-    A test marked oracle is never left out: what it does may depend on which peers are installed.
+    Skip the examples of docstrings that cannot be run here. A test marked oracle is never left out: what it does may depend on which peers are installed.
     """
+    _skip_examples_that_cannot_compile(items)
     if config.getoption("--cuda"):
         _keep(config, items, _runs_on_a_device)
     if config.getoption("--rest"):
         passed = set(config.cache.get(PASSED, []))
         _keep(config, items, lambda item: item.nodeid not in passed or item.get_closest_marker("oracle"))
+
+
+def _skip_examples_that_cannot_compile(items: list[pytest.Item]) -> None:
+    """Skip the doctests that run a kernel emulated, where there is no C++ compiler."""
+    examples = [item for item in items if isinstance(item, pytest.DoctestItem)]
+    compiling = [item for item in examples if any(COMPILES in e.source for e in item.dtest.examples)]
+    if not compiling:
+        return
+    from npbert.cuda import emulator
+
+    try:
+        emulator.compiler()
+    except emulator.EmulatorError as error:
+        for item in compiling:
+            item.add_marker(pytest.mark.skip(reason=f"no C++ compiler: {error}"))
 
 
 def _runs_on_a_device(item: pytest.Item) -> bool:
