@@ -198,6 +198,22 @@ def test_rows_that_do_not_begin_at_16_bytes(dtype):
             assert_identical(found, expected, GRADIENTS[slot])
 
 
+@pytest.mark.usefixtures("emulated")
+def test_a_result_that_does_not_begin_at_16_bytes():
+    """That of the launcher does; the kernel asks all the same."""
+    table = integers(np.random.default_rng(9), 5, 8).astype(np.float32)
+    ids = np.array([4, 1])
+    y = misaligned(np.zeros((2, 8), np.float32))
+    with emulator.options(sanitizer="address"):
+        launch(
+            Kernel(FILE, "embedding_forward", storage_defines(np.float32)),
+            grid=(1,),
+            block=(32, 8),
+            args=[table, table, table, ids, ids, ids, y, 2, 8, 5, 5, 5],
+        )
+    assert_identical(y, 3 * table[ids], "y")
+
+
 def test_default_position_ids_are_one_row_seen_many_times():
     rng = np.random.default_rng(5)
     ids, _, _, types, *tables = arguments(rng, (3, 7, 2))
