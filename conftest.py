@@ -47,7 +47,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out, with ``--cuda``, what a device does not run, and, with ``--rest``, what has passed already.
 
-    Skip the examples of docstrings that cannot be run here. A test marked oracle is never left out: what it does may depend on which peers are installed.
+    Skip the examples of docstrings that cannot be run here. A test marked oracle is never left out: what it
+    does may depend on which peers are installed.
     """
     _skip_examples_that_cannot_compile(items)
     if config.getoption("--cuda"):
