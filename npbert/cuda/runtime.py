@@ -85,25 +85,43 @@ def launch(
     parameters = _signatures(kernel.file)[kernel.name]
     values = bind_arguments(kernel.name, parameters, dict(kernel.defines), args)
     check_grid(kernel.name, grid, block)
-    on_device = next((value for value in args if array_module(value) is not np), None)
-    if on_device is None:
-        emulator.run(
-            emulator.Program(kernel_source(kernel.file), kernel.defines, kernel.file),
-            kernel.name,
-            tuple(grid),
-            tuple(block),
-            values,
-            shared_bytes,
-        )
-    else:
-        compiled = _compile_for_cupy(kernel)
-        # CuPy takes None for no argument at all; a null pointer is an integer of a pointer's size.
-        pointers = tuple(np.uintp(0) if value is None else value for value in values)
-        with on_device.device:  # the current one may be another
-            # More than 48 KiB, with what the kernel itself declares, has to be asked for.
-            if shared_bytes > compiled.max_dynamic_shared_size_bytes:
-                compiled.max_dynamic_shared_size_bytes = shared_bytes
-            compiled(_three(grid), _three(block), pointers, shared_mem=shared_bytes)
+    program = emulator.Program(kernel_source(kernel.file), kernel.defines, kernel.file)
+    is_host = all(array_module(value) is np for value in args)
+    run = emulator.run if is_host else run_on_device
+    run(program, kernel.name, _three(grid), _three(block), values, shared_bytes)
+
+
+def run_on_device(
+    program: emulator.Program,
+    kernel: str,
+    grid: tuple[int, int, int],
+    block: tuple[int, int, int],
+    values: Sequence[Any],
+    shared_bytes: int = 0,
+) -> None:
+    """Run a kernel on the device that its arrays are on; the counterpart of :func:`npbert.cuda.emulator.run`.
+
+    Parameters
+    ----------
+    program : Program
+    kernel : str
+        Name of one of its kernels.
+    grid, block : (int, int, int)
+    values : sequence
+        Contiguous CuPy arrays, None for null pointers, NumPy scalars of the parameters' types; checked by the
+        caller.
+    shared_bytes : int
+        Dynamic shared memory of a block.
+    """
+    compiled = _compile_for_cupy(program, kernel)
+    # CuPy takes None for no argument at all; a null pointer is an integer of a pointer's size.
+    arguments = tuple(np.uintp(0) if value is None else value for value in values)
+    device = next(value.device for value in values if array_module(value) is not np)
+    with device:  # the current one may be another
+        # More than 48 KiB, with what the kernel itself declares, has to be asked for.
+        if shared_bytes > compiled.max_dynamic_shared_size_bytes:
+            compiled.max_dynamic_shared_size_bytes = shared_bytes
+        compiled(grid, block, arguments, shared_mem=shared_bytes)
 
 
 def multiprocessor_limit(x: Any) -> int:
@@ -132,11 +150,11 @@ def _signatures(file: str) -> dict[str, tuple[Parameter, ...]]:
 
 
 @cache
-def _compile_for_cupy(kernel: Kernel) -> Any:
+def _compile_for_cupy(program: emulator.Program, kernel: str) -> Any:
     """Compile on first use: without a device, CuPy can be imported but not asked for anything."""
     import cupy
 
-    return cupy.RawKernel(kernel_source(kernel.file), kernel.name, options=cupy_options(kernel.defines))
+    return cupy.RawKernel(program.source, kernel, options=cupy_options(program.defines))
 
 
 def _three(sizes: Sequence[int]) -> tuple[int, int, int]:

@@ -34,6 +34,21 @@ def emulated(compiler: None) -> None:
         pytest.skip("--cuda: a device has no such switch")
 
 
+@pytest.fixture(scope="session")
+def tensor_cores(compiler: None) -> None:
+    """Skip a test of kernels that need tensor cores which the device has not."""
+    if not kernel_contract.ON_DEVICE:
+        return
+    import cupy
+
+    from npbert.cuda.runtime import compute_capability
+    from npbert.cuda.softmax_attention_mma import OLDEST_DEVICE
+
+    found = compute_capability(cupy.empty(1))
+    if found < OLDEST_DEVICE:
+        pytest.skip("the device has compute capability {}.{}: no mma.m16n8k16".format(*found))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def launched_on_device() -> Iterator[None]:
     """With ``--cuda``, no kernel runs emulated, whatever arrays a test gives to its launcher."""

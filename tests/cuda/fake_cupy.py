@@ -21,8 +21,6 @@ import numpy as np
 import pytest
 
 from npbert.cuda import emulator
-from npbert.cuda.emulator.compile import build_library
-from npbert.cuda.emulator.launching import load, run_library
 from npbert.cuda.source import kernel_signatures
 
 NAME = "the emulator in place of a device"
@@ -317,10 +315,8 @@ class RawKernel:
         defines = (option[2:].partition("=") for option in self.options if option.startswith("-D"))
         program = emulator.Program(self.code, tuple((n, value) for n, _, value in defines), _file(self.code))
         values = [_c_value(*pair) for pair in zip(self.parameters, args, strict=True)]
-        # Not emulator.run, which tests with --cuda intercept.
-        run_library(
-            load(build_library(program)), self.name, (grid, block), values, shared_mem, emulator.Options()
-        )
+        with emulator.intercepted(None), emulator.options():  # pytest --cuda intercepts what is run emulated
+            emulator.run(program, self.name, grid, block, values, shared_mem)
 
 
 def _file(code: str) -> str:

@@ -7,8 +7,8 @@ import pytest
 from tests.cli.running import ROOT, python
 from tests.cuda import fake_cupy
 
-# Some of every kind: of the contract, with arrays of their own, of bad input, of the emulator, of whole models,
-# of no kernel.
+# Some of every kind: of the contract, with arrays of their own, of bad input, of the emulator, of models, of
+# no kernel.
 SOME = ("tests/cuda/test_embedding.py", "tests/cuda/test_bert.py", "tests/ops/test_embedding.py")
 
 

@@ -1,11 +1,11 @@
-"""What CuPy is given for a launch, and what is said without a device. CuPy is a stand-in: no device ran it."""
+"""What CuPy is given for a launch, and what is said without a device. CuPy is a stand-in: none ran this."""
 
 import sys
 
 import numpy as np
 import pytest
 
-from npbert.cuda import runtime
+from npbert.cuda import emulator, runtime
 from npbert.cuda.device import DeviceError, require_device
 from npbert.cuda.runtime import Kernel, launch, storage_defines
 from tests.cuda import fake_cupy
@@ -66,7 +66,8 @@ def test_much_shared_memory_is_asked_for(cupy, scale):
     x, y = cupy.asarray(np.ones(8, np.float32)), cupy.empty(8, np.float32)
     launch(scale, grid=(1,), block=(8,), args=[x, x, y, 1.5, 8], shared_bytes=LARGE)
     assert y.get().tolist() == [2.5] * 8
-    assert runtime._compile_for_cupy(scale).max_dynamic_shared_size_bytes == LARGE
+    program = emulator.Program(KERNEL, scale.defines, scale.file)
+    assert runtime._compile_for_cupy(program, "scale").max_dynamic_shared_size_bytes == LARGE
 
 
 @pytest.mark.usefixtures("emulated")

@@ -1,5 +1,6 @@
 """Attention on tensor cores: the contract in float16, tiles that are not full, masks, dropout, bad input."""
 
+import functools
 import math
 
 import numpy as np
@@ -11,13 +12,14 @@ from npbert import ops
 from npbert.cuda import softmax_attention_mma as mma
 from npbert.cuda.attention_options import AttentionDropout, AttentionOptions, Sequences
 from npbert.cuda.softmax_attention import CudaAttentionCache
+from npbert.ops.array_module import array_module, to_numpy
 from tests.comparisons import assert_identical
 from tests.cuda.kernel_contract import assert_clean, assert_kernel_contract, assert_within_budget, placed
 from tests.op_contract import as_dtype
 from tests.ops.test_softmax_attention import GRADIENTS, RATE, arguments, terms
 from tests.strategies import flags, padding_mask, scattered_mask, seeds
 
-pytestmark = pytest.mark.usefixtures("compiler", "poisoned_memory")
+pytestmark = pytest.mark.usefixtures("compiler", "tensor_cores", "poisoned_memory")
 
 TEXTBOOK = (ops.softmax_attention_forward, ops.softmax_attention_backward)
 NAMES = ("context", "dq", "dk", "dv")
@@ -35,7 +37,8 @@ narrow_shapes = st.tuples(
 def rows_of(x):
     """(B, N, T, H) -> (B * T, N, H)"""
     batch, heads, tokens, width = x.shape
-    return np.ascontiguousarray(x.swapaxes(1, 2)).reshape(batch * tokens, heads, width)
+    rows = x.swapaxes(1, 2).reshape(batch * tokens, heads, width)
+    return array_module(x).ascontiguousarray(rows)
 
 
 def heads_of(rows, batch):
@@ -45,32 +48,31 @@ def heads_of(rows, batch):
 
 def forward(q, k, v, bias=None, key_mask=None, keep_mask=None, dropout_rate=0.0, dropout=None):
     """The textbook's arguments; beside them, dropout that is drawn by the kernels."""
+    xp = array_module(q)
     options = AttentionOptions(
         bias=bias,
-        key_mask=None if key_mask is None else np.ascontiguousarray(key_mask).reshape(-1),
-        keep_mask=None if keep_mask is None else np.ascontiguousarray(keep_mask),
+        key_mask=None if key_mask is None else xp.ascontiguousarray(key_mask).reshape(-1),
+        keep_mask=None if keep_mask is None else xp.ascontiguousarray(keep_mask),
         keep_rate=dropout_rate,
         dropout=dropout,
     )
     sequences = Sequences(len(q), q.shape[2], k.shape[2])
     rows = [rows_of(x) for x in (q, k, v)]
-    context, lse = placed(lambda *rows: mma.attention_forward(*rows, sequences, options))(*rows)
+    context, lse = mma.attention_forward(*rows, sequences, options)
     return heads_of(context, len(q)), CudaAttentionCache(*rows, context, lse, sequences, options)
 
 
 def backward(dcontext, cache):
     """The textbook's backward."""
     *arrays, sequences, options = cache
-    *gradients, dbias = placed(lambda *arrays: mma.attention_backward(*arrays, sequences, options))(
-        rows_of(dcontext), *arrays
-    )
+    *gradients, dbias = mma.attention_backward(rows_of(dcontext), *arrays, sequences, options)
     return *(heads_of(gradient, sequences.texts) for gradient in gradients), dbias
 
 
 def run(args, dcontext, **options):
     """The context and the three gradients."""
-    context, cache = forward(*args, **options)
-    return context, *backward(dcontext, cache)[:3]
+    context, cache = placed(functools.partial(forward, **options))(*args)
+    return context, *placed(backward)(dcontext, cache)[:3]
 
 
 def run_textbook(args, dcontext):
@@ -162,10 +164,10 @@ def test_equal_scores_and_large_ones(scale):
 def test_log_sum_exp_is_saved():
     rng = np.random.default_rng(11)
     q, k, v, _, mask, *_ = rounded_arguments(rng, (3, 2, 70, 16), False, scattered_mask, True)
-    _, cache = forward(q, k, v, None, mask)
+    _, cache = placed(forward)(q, k, v, None, mask)
     scores = as_dtype(np.float64, q) @ as_dtype(np.float64, k).swapaxes(-1, -2) / math.sqrt(16)
     has_keys = mask.any(axis=1)
-    lse = cache.lse.reshape(2, 3, 70).swapaxes(0, 1)  # (N, B * T) -> (B, N, T)
+    lse = to_numpy(cache.lse).reshape(2, 3, 70).swapaxes(0, 1)  # (N, B * T) -> (B, N, T)
     assert lse.dtype == np.float32
     assert (lse[~has_keys] == np.inf).all()
     assert not has_keys.all()
@@ -262,8 +264,8 @@ def test_drawn_dropout_of_other_numbers_of_keys(queries, keys, width):
 def test_a_rate_of_zero_keeps_everything():
     rng = np.random.default_rng(13)
     q, k, v, *_ = rounded_arguments(rng, (1, 2, 5, 16))
-    drawn, _ = forward(q, k, v, dropout=DROPOUT._replace(rate=0.0))
-    assert_identical(drawn, forward(q, k, v)[0], "context")
+    drawn, _ = placed(functools.partial(forward, dropout=DROPOUT._replace(rate=0.0)))(q, k, v)
+    assert_identical(drawn, placed(forward)(q, k, v)[0], "context")
 
 
 def test_dropping_everything_gives_zero():
@@ -282,16 +284,16 @@ def test_dropping_everything_gives_zero():
 def run_packed(lengths, arrays, most, dropout=None):
     """q, k, v and dcontext of (tokens, N, H) -> the context and the three gradients."""
     starts = np.cumsum([0, *lengths]).astype(np.int32)
-    sequences = Sequences(len(lengths), most, most, starts, starts)
     options = AttentionOptions(dropout=dropout)
     *inputs, dcontext = arrays
 
-    def both(q, k, v, dcontext):
+    def both(q, k, v, dcontext, starts):
+        sequences = Sequences(len(lengths), most, most, starts, starts)
         context, lse = mma.attention_forward(q, k, v, sequences, options)
         gradients = mma.attention_backward(dcontext, q, k, v, context, lse, sequences, options)
         return context, *gradients[:3]
 
-    return placed(both)(*inputs, dcontext)
+    return placed(both)(*inputs, dcontext, starts)
 
 
 def padded(x, lengths, most, filler):

@@ -12,7 +12,7 @@ from npbert.cuda.source import inline_includes, kernel_folder
 from tests.comparisons import assert_identical
 from tests.tolerances import MATMUL_FLOAT32
 
-pytestmark = pytest.mark.usefixtures("compiler")
+pytestmark = pytest.mark.usefixtures("compiler", "tensor_cores")
 
 LANES = 32
 PAIR_OF = """
