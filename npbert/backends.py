@@ -26,8 +26,8 @@ class Backend(NamedTuple):
         """Return a NumPy array, or a NamedTuple with some, as the engine's arrays; anything else as it is."""
         if isinstance(value, np.ndarray):
             return self.xp.asarray(value)
-        if isinstance(value, tuple) and hasattr(value, "_replace"):
-            return value._replace(**{name: self.to_device(field) for name, field in value._asdict().items()})
+        if isinstance(value, tuple):
+            return type(value)(*(self.to_device(field) for field in value))
         return value
 
 

@@ -503,7 +503,8 @@ class Bert:
             raise ValueError(f"{name} is given, but the model has no pooler")
         array: Array = floats(name, value)
         check_shape(name, array, output.shape)
-        return self._backend.to_device(array.astype(self.dtype, copy=False))
+        cotangent: Array = self._backend.to_device(array.astype(self.dtype, copy=False))
+        return cotangent
 
     def _required_tokenizer(self, method: str) -> "WordPieceTokenizer":
         if self.tokenizer is None:
@@ -530,7 +531,8 @@ class Bert:
         output, _ = model_forward(body_params, self.config, inputs, self._ops, keep_cache=False)
         # Half precision would lose digits in the mean.
         hidden = output.last_hidden_state.astype(np.result_type(self.dtype, np.float32), copy=False)
-        return to_numpy(pool(hidden, inputs.key_mask, self._pooling_settings, self._ops))
+        vectors: Array = to_numpy(pool(hidden, inputs.key_mask, self._pooling_settings, self._ops))
+        return vectors
 
 
 def _batches_by_length(rows: list[list[int]], batch_tokens: int) -> Iterator[list[int]]:

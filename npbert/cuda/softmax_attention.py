@@ -7,6 +7,7 @@ padding. All are thin: they check what they are given, see to it that it lies in
 may call itself.
 """
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -20,6 +21,8 @@ from npbert.ops.array_module import Array, array_module
 from npbert.ops.dropout import dropout_forward, dropout_keep_mask
 
 ALIGNMENT = 16  # bytes: kernels move that many at a time
+Forward = Callable[..., tuple[Array, Array]]
+Backward = Callable[..., tuple[Array, Array, Array, Array | None]]
 MOST_ROWS = 2**31 - 1  # kernels count them in 32 bits
 
 
@@ -300,7 +303,8 @@ def attention_forward(
     ValueError
         For a head width that there is no kernel for.
     """
-    return kernels_for(q, options).attention_forward(q, k, v, sequences, options)
+    forward: Forward = kernels_for(q, options).attention_forward
+    return forward(q, k, v, sequences, options)
 
 
 def attention_backward(
@@ -328,8 +332,8 @@ def attention_backward(
     dk, dv : (key tokens, N, H)
     dbias : (B, N, max_queries, max_keys), or None where there was no bias
     """
-    kernels = kernels_for(q, options)
-    return kernels.attention_backward(dcontext, q, k, v, context, lse, sequences, options)
+    backward: Backward = kernels_for(q, options).attention_backward
+    return backward(dcontext, q, k, v, context, lse, sequences, options)
 
 
 def kernels_for(q: Array, options: AttentionOptions) -> ModuleType:
