@@ -59,6 +59,7 @@ def test_words_are_the_textbooks(counters, key):
     site=words32,
 )
 @example(size=70, rate=0.5, seed=2**63 + 5, layer=2**31 + 7, site=2)
+@example(size=70, rate=0.5, seed=2**40 + 5, layer=3, site=1)
 def test_decisions_are_the_textbooks(size, rate, seed, layer, site):
     mask = np.full(size, 9, np.uint8)
     kernel("keep_mask")((3,), (32,), (mask, size, 0, seed, layer, site, int(rate * 2**32)))
