@@ -76,6 +76,7 @@ BYTES_COLUMNS: Final = (
     Column("op"),
     Column("for"),
     Column("sizes"),
+    Column("arithmetic"),
     Column("kB at least", "right"),
     Column("asked for", "right"),
 )
@@ -236,6 +237,7 @@ def _bytes_row(one: ProblemTraffic) -> list[Cell]:
         one.problem.op,
         one.problem.variant,
         one.problem.shape,
+        one.problem.unit,
         f"{least / 1e3:.0f}",
         f"{one.global_bytes / least:.2f}",
     ]
