@@ -72,10 +72,10 @@ DEVICES: Final = (
     Device(
         "B200",
         "sm_100",
-        float32=80e12,
-        float64=40e12,
+        float32=75e12,
+        float64=37e12,
         tensor=2250e12,
-        bandwidth=8000e9,
-        source="NVIDIA Blackwell architecture technical brief, HGX B200; half of the tensor figure, likewise",
+        bandwidth=7700e9,
+        source="NVIDIA Blackwell data sheet, HGX B200; half of the tensor figure, likewise",
     ),
 )
