@@ -195,15 +195,16 @@ def _check_array(what: str, value: Any, dtype: np.dtype[Any], is_const: bool) ->
 def _number(what: str, value: Any, dtype: np.dtype[Any]) -> Any:
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
-    integer = isinstance(value, int | np.integer | np.bool_)
-    if not integer and not isinstance(value, float | np.floating):
+    if isinstance(value, np.bool_ | np.integer | np.floating):
+        value = value.item()
+    if not isinstance(value, int | float):
         raise ValueError(f"{what} is {value!r}; it must be a number")
     if dtype.kind == "f":
         largest = float(np.finfo(dtype).max)
         if largest < abs(value) < np.inf:
             raise ValueError(f"{what} is {value}; {dtype} goes up to {largest:.6g}")
         return dtype.type(value)
-    if not integer:
+    if not isinstance(value, int):
         raise ValueError(f"{what} is {value!r}; it must be an integer")
     lowest, highest = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if not lowest <= value <= highest:

@@ -51,7 +51,8 @@ _ADDRESS = (
 )
 # Functions that are alike stay apart: else a report may name a line of the other.
 _THREAD = ("-fsanitize=thread", "-fno-ipa-icf")
-LIBRARY = Kind("library", (), ("-shared",))
+_SHARED = ("-shared", "-Wl,-z,defs")
+LIBRARY = Kind("library", (), _SHARED)
 EXECUTABLES = {
     "address": Kind("address", _ADDRESS, _ADDRESS, "program.cpp"),
     "thread": Kind("thread", _THREAD, _THREAD, "program.cpp"),
@@ -61,7 +62,7 @@ _TRACED_CALLS = ("emulator_shared", "emulator_dynamic_shared", "emulator_warp_ex
 TRACER = Kind(
     "trace",
     (*_THREAD, "-O1", "-fno-tree-sra", "--param=max-completely-peel-times=0"),
-    ("-shared", *(f"-Wl,--wrap={name}" for name in _TRACED_CALLS)),
+    (*_SHARED, *(f"-Wl,--wrap={name}" for name in _TRACED_CALLS)),
     "trace.cpp",
 )
 
@@ -182,13 +183,9 @@ def _compile(what: str, *arguments: str) -> None:
 
 
 def _complaint(result: subprocess.CompletedProcess[str]) -> str:
-    """Return the first error that a compiler or linker reports, with the lines of source that it shows."""
-    lines = result.stderr.splitlines()
-    errors = [i for i, line in enumerate(lines) if re.search(r"error:|undefined|cannot find", line)]
-    if not errors:
-        return result.stderr.strip() or f"exit code {result.returncode}"
-    shown = [line for line in lines[errors[0] + 1 : errors[0] + 3] if re.match(r"\s+(\d+ )?\|", line)]
-    return "\n".join([lines[errors[0]], *shown])
+    """Return the first error that a compiler or linker reports."""
+    lines = [line for line in result.stderr.splitlines() if re.search(r"error:|undefined|cannot find", line)]
+    return lines[0] if lines else result.stderr.strip() or f"exit code {result.returncode}"
 
 
 def _command() -> tuple[str, ...]:

@@ -78,14 +78,14 @@ extern "C" __global__ void vectors(const float *x, float *y, double *z, unsigned
 extern "C" __global__ void arithmetic(float *y, int *z) {
     y[0] = max(1.0f, nanf(""));
     y[1] = min(nanf(""), 2.0f);
-    y[2] = max(1, 2.5f);
+    y[2] = max(1.0, 2.5f);
     y[3] = rsqrtf(4);
     y[4] = normcdff(0.0f);
     y[5] = fmaf(1 + 0x1p-12f, 1 + 0x1p-12f, -1);
     y[6] = powf(3, 4);
     y[7] = exp(0) + log(1.0f) + tanhf(0);
     z[0] = max(-3, 2);
-    z[1] = min(5ll, -1) == -1;
+    z[1] = min(5ll, -1ll) == -1 && max(3u, -1) == 0xffffffffu && min('a', 2) == 2;
     z[2] = __popc(0xf0f0u);
     z[3] = __clz(1);
     z[4] = __ffs(8);

@@ -179,19 +179,33 @@ inline T atomicCAS(T *address, typename EmulatorSame<T>::type compare, typename 
 
 // Arithmetic ---------------------------------------------------------------------------------------------
 
-// Of a number and NaN the number, as on the device.
-template <class A, class B>
-inline auto min(A a, B b) {
-    typedef std::common_type_t<A, B> T;
-    if constexpr (std::is_floating_point_v<T>) return std::fmin(T(a), T(b));
-    else return T(b) < T(a) ? T(b) : T(a);
-}
-template <class A, class B>
-inline auto max(A a, B b) {
-    typedef std::common_type_t<A, B> T;
-    if constexpr (std::is_floating_point_v<T>) return std::fmax(T(a), T(b));
-    else return T(a) < T(b) ? T(b) : T(a);
-}
+// The overloads that CUDA has, so that a call which is ambiguous there is so here.
+template <class T>
+inline T emulator_lower(T a, T b) { return b < a ? b : a; }
+template <class T>
+inline T emulator_higher(T a, T b) { return a < b ? b : a; }
+#define EMULATOR_EXTREMES(A, B, RESULT)                                        \
+    inline RESULT min(A a, B b) { return emulator_lower<RESULT>(a, b); }   \
+    inline RESULT max(A a, B b) { return emulator_higher<RESULT>(a, b); }
+#define EMULATOR_INTEGER_EXTREMES(SIGNED, UNSIGNED)  \
+    EMULATOR_EXTREMES(SIGNED, SIGNED, SIGNED)        \
+    EMULATOR_EXTREMES(UNSIGNED, UNSIGNED, UNSIGNED)  \
+    EMULATOR_EXTREMES(SIGNED, UNSIGNED, UNSIGNED)    \
+    EMULATOR_EXTREMES(UNSIGNED, SIGNED, UNSIGNED)
+EMULATOR_INTEGER_EXTREMES(int, unsigned)
+EMULATOR_INTEGER_EXTREMES(long, unsigned long)
+EMULATOR_INTEGER_EXTREMES(long long, unsigned long long)
+#undef EMULATOR_INTEGER_EXTREMES
+#undef EMULATOR_EXTREMES
+// Of a number and NaN the number.
+inline float min(float a, float b) { return std::fmin(a, b); }
+inline float max(float a, float b) { return std::fmax(a, b); }
+inline double min(double a, double b) { return std::fmin(a, b); }
+inline double max(double a, double b) { return std::fmax(a, b); }
+inline double min(float a, double b) { return std::fmin(double(a), b); }
+inline double max(float a, double b) { return std::fmax(double(a), b); }
+inline double min(double a, float b) { return std::fmin(a, double(b)); }
+inline double max(double a, float b) { return std::fmax(a, double(b)); }
 template <class T>
 inline T __ldg(const T *address) { return *address; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned((std::uint64_t(a) * b) >> 32); }
