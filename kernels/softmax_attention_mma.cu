@@ -154,12 +154,19 @@ __device__ __forceinline__ Half *chunk_of(Rows<Half> rows, int row, int chunk) {
     return rows.first + (long long)row * rows.stride + 8 * chunk;
 }
 
+// Where threads take one chunk after the other: the row that comes `place`-th. Eight lanes are served at once,
+// and those that reach into several rows find different banks there if these are not neighbours.
+__device__ __forceinline__ int row_at(int place) {
+    constexpr int TOGETHER = CHUNKS < 8 ? 8 / CHUNKS : 1;  // rows that eight lanes reach into
+    return place / 8 * 8 + place % TOGETHER * CHUNKS + place % 8 / TOGETHER;
+}
+
 // Begin to copy COUNT rows, with all threads of the block. Rows that are not there, or masked, become zeros.
 template <int COUNT>
 __device__ __forceinline__ void begin_rows(TileRow *tile, Rows<const __half> rows, int first) {
 #pragma unroll
     for (int done = 0; done < COUNT * CHUNKS; done += THREADS) {
-        int i = done + threadIdx.x, row = i / CHUNKS, chunk = i % CHUNKS;
+        int i = done + threadIdx.x, row = row_at(i / CHUNKS), chunk = i % CHUNKS;
         if (COUNT * CHUNKS % THREADS != 0 && row >= COUNT) break;
         copy_async_16(&tile[row][chunk], chunk_of(rows, first + row, chunk), is_open(rows, first + row));
     }
@@ -199,7 +206,7 @@ __device__ __forceinline__ void store_sums(
     __syncwarp(ALL_LANES);  // the rows are complete
 #pragma unroll
     for (int done = 0; done < STRIPS * STRIP * CHUNKS; done += LANES) {
-        int i = done + lane(), row = i / CHUNKS, chunk = i % CHUNKS;
+        int i = done + lane(), row = row_at(i / CHUNKS), chunk = i % CHUNKS;
         if (first + row < rows.count)
             *reinterpret_cast<Chunk *>(chunk_of(rows, first + row, chunk)) = scratch[row][chunk];
     }

@@ -9,8 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npbert import ops
+from npbert.cuda import emulator
 from npbert.cuda import softmax_attention_mma as mma
 from npbert.cuda.attention_options import AttentionDropout, AttentionOptions, Sequences
+from npbert.cuda.emulator import tracing
+from npbert.cuda.facts.traces import bank_turns, by_instruction, sectors, total
 from npbert.cuda.softmax_attention import CudaAttentionCache
 from npbert.ops.array_module import array_module, to_numpy
 from tests.comparisons import assert_identical
@@ -94,6 +97,16 @@ def contract(args, rng):
     )
 
 
+def assert_errs_no_more_than_the_unfused(args, dcontext):
+    """The contract's budget without what it allows for terms that cancel: of many elements, some do not."""
+    exact = [as_dtype(np.float64, arg) for arg in args]
+    expected = run_textbook(exact, as_dtype(np.float64, dcontext))
+    for name, actual, reference, unfused in zip(
+        NAMES, run(args, dcontext), expected, run_textbook(args, dcontext), strict=True
+    ):
+        assert_within_budget(actual, reference, unfused, 0.0, name)
+
+
 # --- against the textbook -------------------------------------------------------------------------------
 
 
@@ -109,6 +122,14 @@ def test_contract(shape, seed, masked, empty_text, drops):
 def test_every_width(width, mask):
     rng = np.random.default_rng(width)
     contract(arguments(rng, (1, 2, 70, width), False, mask, False, mask is None), rng)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("mask", [None, padding_mask])
+def test_errors_without_allowance(width, mask):
+    rng = np.random.default_rng(width + 1)
+    args = rounded_arguments(rng, (2, 2, 90, width), False, mask, False, True)
+    assert_errs_no_more_than_the_unfused(args, normal(rng, (2, 2, 90, width)))
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 31, 37, 131, 257])
@@ -365,6 +386,27 @@ def test_clean(sanitizer, width):
     rng = np.random.default_rng(16)
     args = rounded_arguments(rng, (1, 2, 69, width), False, scattered_mask, False, True)
     assert_clean(forward, backward, args, normal(rng, (1, 2, 69, width)), sanitizer)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("width", [16, 32, 64, 128])
+def test_every_sector_and_every_turn_of_the_banks_is_used(width):
+    """Of full tiles: no load of global memory drags others along, and no two lanes ask one bank at once."""
+    launches = []
+
+    def look(launch):
+        accesses = tracing.trace(launch).accesses
+        is_shared = accesses["range"] >= tracing.FIRST_SHARED
+        for part, measure in ((accesses[is_shared], bank_turns), (accesses[~is_shared], sectors)):
+            requests = total(list(by_instruction(part, measure).values()))
+            assert requests.requests > 0
+            assert requests.excess == 1, f"{launch.kernel}: {requests}"
+        launches.append(launch.kernel)
+
+    rng = np.random.default_rng(17)
+    with emulator.intercepted(look):
+        run(normal(rng, (3, 1, 2, 128, width)), normal(rng, (1, 2, 128, width)))
+    assert len(launches) == 3
 
 
 # --- bad input ------------------------------------------------------------------------------------------
