@@ -69,6 +69,16 @@ extern "C" __global__ void half_warps(float *y) {
     y[t] = memory[31 - t];  // [halves read]
 }
 
+// A shuffle brings lanes together, and orders no memory.
+extern "C" __global__ void shuffled(float *y) {
+    __shared__ float memory[32];
+    int t = threadIdx.x;
+    memory[t] = y[t];  // [shuffled write]
+    float one = __shfl_sync(0xffffffff, y[t], 1);
+    WARP_BARRIER();
+    y[t] = one + memory[t ^ 1];  // [shuffled read]
+}
+
 // The barrier at the end of a loop: the next trip overwrites what others still read.
 extern "C" __global__ void loop_end(float *y) {
     __shared__ float memory[64];
@@ -130,10 +140,10 @@ extern "C" __global__ void behind_a_barrier(float *y) {
     __syncthreads();
 }
 
-// Blocks that are not neighbours, of many.
+// Blocks that are far apart: by as many as the detector tells apart at a time.
 extern "C" __global__ void distant_blocks(float *y) {
     __syncthreads();
-    if (threadIdx.x == 0) ADD(&y[blockIdx.x % 7], 1);  // [distant]
+    if (threadIdx.x == 0) ADD(&y[blockIdx.x % 12], 1);  // [distant]
 }
 
 // Each block writes one element too many: thread t of a block where thread 0 of the t-th next one does.
@@ -158,6 +168,21 @@ extern "C" __global__ void reads_a_counter(float *y) {
         atomicAdd(&y[0], 1.0f);  // [atomic]
     }
 }
+
+// What one block leaves for another, with a flag: nothing orders what it wrote before the flag.
+extern "C" __global__ void left_for_another(float *y) {
+    int t = threadIdx.x;
+    if (blockIdx.x == 0) {
+        y[1 + t] = 1;  // [left]
+        __threadfence();
+        atomicAdd(&y[0], 1.0f);
+    } else {
+        float flag = atomicAdd(&y[0], 0.0f);
+#ifndef REPAIRED
+        y[100 + t] = flag > 0 ? y[1 + t] : 0;  // [taken]
+#endif
+    }
+}
 """
 RACY = Text("races.cu", KERNELS)
 REPAIRED = Text("races.cu", KERNELS, REPAIRED=1)
@@ -168,14 +193,16 @@ CASES = {
     "tree": (1, 64, "tree", "tree"),
     "warp_steps": (1, 32, "warp write", "warp read"),
     "half_warps": (1, 32, "halves write", "halves read"),
+    "shuffled": (1, 32, "shuffled write", "shuffled read"),
     "loop_end": (1, 64, "loop write", "loop read"),
     "two_buffers": (1, 64, "buffers write", "buffers read"),
     "every_other": (1, 64, "other write", "other read"),
     "same_element": (2, 64, "same element", "same element"),
     "across_blocks": (3, 32, "across blocks", "across blocks"),
     "behind_a_barrier": (3, 32, "behind", "behind"),
-    "distant_blocks": (30, 32, "distant", "distant"),
+    "distant_blocks": (36, 32, "distant", "distant"),
     "neighbours": (3, 32, "neighbours", "neighbours"),
+    "left_for_another": (2, 32, "left", "taken"),
     "reads_a_counter": (2, 32, "plain read", "atomic"),
 }
 

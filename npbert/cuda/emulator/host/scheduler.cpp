@@ -315,26 +315,21 @@ void run_block(unsigned *order) {
 
 // Which fibers are the threads of a block. To a race detector, accesses of one fiber are in order, and what a
 // fiber did in a block comes before what all threads of a later block that it takes part in do after a
-// barrier. So each block has a set of fibers for itself while there are sets left. After that a set is drawn,
-// in which each thread is another fiber than before.
+// barrier. So each block has a set of fibers for itself while there are sets left. After that the sets take
+// turns, in another order each time, so that no two blocks share one by a rule.
 class FiberSets {
   public:
     explicit FiberSets(std::uint64_t blocks) : sets(1), used(0) {
         if (!is_race_detector()) return;
         sets = DETECTOR_FIBERS / thread_count < 2 ? 2 : DETECTOR_FIBERS / thread_count;
         if (sets > blocks) sets = unsigned(blocks);
+        for (unsigned i = 0; i < sets; ++i) order[i] = i;
     }
     unsigned fibers_needed() const { return sets * thread_count; }
 
-    void assign(Fiber **to) {
-        std::uint64_t turn = used / sets;
-        if (used % sets == 0) {
-            for (unsigned i = 0; i < sets; ++i) order[i] = i;
-            if (turn > 0) shuffle(order, sets);
-        }
-        Fiber **set = fibers + std::size_t(order[used % sets]) * thread_count;
-        for (unsigned rank = 0; rank < thread_count; ++rank) to[rank] = set[(rank + turn) % thread_count];
-        ++used;
+    Fiber **next() {
+        if (used > 0 && used % sets == 0) shuffle(order, sets);
+        return fibers + std::size_t(order[used++ % sets]) * thread_count;
     }
 
     // For reports, which tell of the past by the names of the present: only where no fiber is used twice.
@@ -347,7 +342,7 @@ class FiberSets {
   private:
     unsigned sets;
     std::uint64_t used;
-    unsigned order[DETECTOR_FIBERS];
+    unsigned order[DETECTOR_FIBERS] = {};
 };
 
 EmulatorIndex block_at(std::uint64_t rank) {
@@ -358,22 +353,19 @@ EmulatorIndex block_at(std::uint64_t rank) {
 void run_blocks(std::uint64_t blocks, FiberSets &sets) {
     unsigned *thread_order = static_cast<unsigned *>(std::malloc(thread_count * sizeof(unsigned)));
     unsigned *block_order = nullptr;
-    threads = static_cast<Fiber **>(std::malloc(thread_count * sizeof *threads));
     if (launch.schedule == SCHEDULE_RANDOM && blocks <= UINT32_MAX) {
         block_order = static_cast<unsigned *>(std::malloc(blocks * sizeof(unsigned)));
         if (block_order != nullptr) order_of(block_order, unsigned(blocks));
     }
     for (std::uint64_t i = 0; i < blocks && !failed; ++i) {
         std::uint64_t rank = launch.schedule == SCHEDULE_DESCENDING ? blocks - 1 - i : i;
-        sets.assign(threads);
+        threads = sets.next();
         begin_block(block_at(block_order != nullptr ? block_order[i] : rank));
         sets.name_threads(blocks);
         run_block(thread_order);
     }
     std::free(thread_order);
     std::free(block_order);
-    std::free(threads);
-    threads = nullptr;
 }
 
 }  // namespace
