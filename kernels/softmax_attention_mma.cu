@@ -154,8 +154,8 @@ __device__ __forceinline__ Half *chunk_of(Rows<Half> rows, int row, int chunk) {
     return rows.first + (long long)row * rows.stride + 8 * chunk;
 }
 
-// Where threads take one chunk after the other: the row that comes `place`-th. Eight lanes are served at once,
-// and those that reach into several rows find different banks there if these are not neighbours.
+// Where threads take one chunk after the other: the row that comes `place`-th. Eight lanes are served at
+// once; where they reach into several rows, these are not neighbours, which would share banks.
 __device__ __forceinline__ int row_at(int place) {
     constexpr int TOGETHER = CHUNKS < 8 ? 8 / CHUNKS : 1;  // rows that eight lanes reach into
     return place / 8 * 8 + place % TOGETHER * CHUNKS + place % 8 / TOGETHER;
