@@ -16,6 +16,7 @@ from npbert.cuda.emulator import tracing
 from npbert.cuda.facts.traces import bank_turns, by_instruction, sectors, total
 from npbert.cuda.softmax_attention import CudaAttentionCache
 from npbert.ops.array_module import array_module, to_numpy
+from npbert.ops.philox import philox4x32
 from tests.comparisons import assert_identical
 from tests.cuda.kernel_contract import assert_clean, assert_kernel_contract, assert_within_budget, placed
 from tests.op_contract import as_dtype
@@ -278,6 +279,23 @@ def test_drawn_dropout_of_other_numbers_of_keys(queries, keys, width):
     keep_mask = ops.dropout_keep_mask((2, 2, queries, keys), *DROPOUT)
     drawn = run((q, k, v), dcontext, dropout=DROPOUT)
     explicit = run((q, k, v, None, None, keep_mask, RATE), dcontext)
+    for name, one, other in zip(NAMES, drawn, explicit, strict=True):
+        assert_identical(one, other, name)
+
+
+@pytest.mark.parametrize("keys", [4, 5])
+@pytest.mark.parametrize("which", range(4))
+def test_a_pair_whose_word_is_the_threshold_is_kept(which, keys):
+    """Where four keys share a draw, and where they do not."""
+    rng = np.random.default_rng(18)
+    q, k, v = (normal(rng, (1, 1, tokens, 16)) for tokens in (4, keys, keys))
+    word = philox4x32((0, 0, 3, DROPOUT.site), (DROPOUT.seed % 2**32, DROPOUT.seed >> 32))[which]
+    dropout = DROPOUT._replace(rate=int(word) / 2**32)
+    keep_mask = ops.dropout_keep_mask((1, 1, 4, keys), *dropout)
+    assert keep_mask[0, 0, 0, which]
+    dcontext = normal(rng, q.shape)
+    drawn = run((q, k, v), dcontext, dropout=dropout)
+    explicit = run((q, k, v, None, None, keep_mask, dropout.rate), dcontext)
     for name, one, other in zip(NAMES, drawn, explicit, strict=True):
         assert_identical(one, other, name)
 

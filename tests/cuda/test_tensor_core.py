@@ -134,6 +134,20 @@ extern "C" __global__ void early_copy(const float *x, float *y) {
 }
 """
 
+# The first block leaves a copy under way; the second one waits, and has none.
+LEFT_OVER = """
+extern "C" __global__ void left_over(const float *x, float *y) {
+    __shared__ float place[32];
+    if (blockIdx.x == 0) {
+        copy_async_4(&place[threadIdx.x], x + threadIdx.x, true);
+        copy_async_commit();
+    } else {
+        copy_async_wait<0>();
+        y[threadIdx.x] = place[threadIdx.x];
+    }
+}
+"""
+
 MISALIGNED = """
 extern "C" __global__ void misaligned(const float *x, float *y) {
     __shared__ __align__(16) unsigned char place[528];
@@ -152,11 +166,11 @@ extern "C" __global__ void divergent(float *y) {
 """
 
 
-def run(text, name, *args, **defines):
-    """Compile a kernel with the functions of tensor_core.cuh, and launch one warp."""
+def run(text, name, *args, blocks=1, **defines):
+    """Compile a kernel with the functions of tensor_core.cuh, and launch it in blocks of one warp."""
     source = f'#include <cuda_fp16.h>\n#include "tensor_core.cuh"\n{PAIR_OF}{text}'
     source = inline_includes(source, f"{name}.cu", kernel_folder())
-    emulator.compile_kernel(source, name, defines)(grid=(1,), block=(LANES,), args=args)
+    emulator.compile_kernel(source, name, defines)(grid=(blocks,), block=(LANES,), args=args)
 
 
 def halves(rng, *shape):
@@ -281,6 +295,13 @@ def test_a_copy_may_write_as_soon_as_it_begins():
         run(EARLY_COPY, "early_copy", x, y, BARRIER="__syncthreads()")
         with pytest.raises(emulator.RaceError):
             run(EARLY_COPY, "early_copy", x, y, BARRIER="")
+
+
+@pytest.mark.usefixtures("emulated")
+def test_a_copy_ends_with_its_block():
+    x, y = np.ones(LANES, np.float32), np.zeros(LANES, np.float32)
+    run(LEFT_OVER, "left_over", x, y, blocks=2)
+    assert np.isnan(y).all()
 
 
 @pytest.mark.usefixtures("emulated")
