@@ -191,20 +191,34 @@ def test_a_frame_that_is_too_large():
     assert str(caught.value).startswith("large_frame: stack overflow in thread (63, 0, 0) of block (0, 0, 0)")
 
 
-def test_handlers_are_those_from_before():
-    """After a launch that failed, a wild pointer of the process itself ends it, through its own handler."""
+def test_signals_are_handled_as_before():
+    """In a process of its own, which a wild pointer ends through the handler that it had."""
     program = f"""
-import ctypes, faulthandler, numpy as np
+import ctypes, faulthandler, signal, numpy as np
 from npbert.cuda import emulator
+
+def handlers():  # their addresses, first in a structure of the C library's
+    found = []
+    for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGINT):
+        action = ctypes.create_string_buffer(256)
+        assert ctypes.CDLL(None).sigaction(int(number), None, action) == 0
+        found.append(action.raw[:8])
+    return found
+
 faulthandler.enable()
+before = handlers()
 kernel = emulator.compile_kernel({TEXT.source!r}, "write", file="bounds.cu")
+y = np.ones(1, np.float32)
+kernel((1,), (1,), (y, 0))
+assert handlers() == before
 try:
-    kernel((1,), (1,), (np.ones(1, np.float32), 2**30))
+    kernel((1,), (1,), (y, 2**30))
 except emulator.OutOfBounds:
     print("found", flush=True)
+assert handlers() == before
 ctypes.string_at(8)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.stdout == "found\n"
+    assert done.stdout == "found\n", done.stderr
     assert done.returncode < 0
     assert "Fatal Python error: Segmentation fault" in done.stderr

@@ -125,7 +125,7 @@ def test_a_full_disk(folder, monkeypatch):
 def test_what_was_not_used_for_longest_goes(folder, monkeypatch):
     monkeypatch.setattr(cache, "LIMIT_BYTES", 350)
     make = Maker(bytes(100 - 32))  # and a hash
-    for age, name in enumerate(["old", "used again", "young"]):
+    for age, name in enumerate(["used again", "old", "young"]):
         path = cache.fetch(name, make)
         os.utime(path, (1000 + age, 1000 + age))
     monkeypatch.setattr(cache, "_intact", {})

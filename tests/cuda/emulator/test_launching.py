@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -129,6 +131,19 @@ def test_kernels_print(sanitizer, capfd):
     with emulator.options(sanitizer=sanitizer):
         TEXT.launch("prints", (np.array([0.5, 1.25], np.float32),), block=(2,))
     assert capfd.readouterr().out == "thread 1 has 1.25\n"
+
+
+def test_what_is_printed_is_out_when_the_launch_returns(monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    program = f"""
+import os, numpy as np
+from npbert.cuda import emulator
+kernel = emulator.compile_kernel({TEXT.source!r}, "prints", file={TEXT.file!r})
+kernel((1,), (2,), (np.array([0.5, 1.25], np.float32),))
+os._exit(0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "thread 1 has 1.25\n"
 
 
 def test_a_kernel_that_the_preprocessor_leaves_out():

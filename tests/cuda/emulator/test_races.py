@@ -79,16 +79,6 @@ extern "C" __global__ void shuffled(float *y) {
     y[t] = one + memory[t ^ 1];  // [shuffled read]
 }
 
-// A shuffle moves numbers from lane to lane, and orders nothing else that these did.
-extern "C" __global__ void across_a_shuffle(float *y) {
-    __shared__ float memory[32];
-    int t = threadIdx.x;
-    memory[t] = y[t];  // [shuffle write]
-    float first = __shfl_sync(0xffffffff, y[t], 0);
-    WARP_BARRIER();
-    y[t] = memory[31 - t] + first;  // [shuffle read]
-}
-
 // The barrier at the end of a loop: the next trip overwrites what others still read.
 extern "C" __global__ void loop_end(float *y) {
     __shared__ float memory[64];
@@ -204,7 +194,6 @@ CASES = {
     "warp_steps": (1, 32, "warp write", "warp read"),
     "half_warps": (1, 32, "halves write", "halves read"),
     "shuffled": (1, 32, "shuffled write", "shuffled read"),
-    "across_a_shuffle": (1, 32, "shuffle write", "shuffle read"),
     "loop_end": (1, 64, "loop write", "loop read"),
     "two_buffers": (1, 64, "buffers write", "buffers read"),
     "every_other": (1, 64, "other write", "other read"),
