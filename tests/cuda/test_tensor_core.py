@@ -122,13 +122,14 @@ extern "C" __global__ void small_copies(const float *x, float *y) {
 # The destination is being read by another thread when the copy begins; it is waited for only afterwards.
 EARLY_COPY = """
 extern "C" __global__ void early_copy(const float *x, float *y) {
-    __shared__ float place[32];
-    place[threadIdx.x] = 7;
+    __shared__ __align__(16) float place[32][NUMBERS];
+    for (int i = 0; i < NUMBERS; ++i) place[threadIdx.x][i] = 7;
     __syncthreads();
-    y[threadIdx.x] = place[threadIdx.x ^ 1];
+    y[threadIdx.x] = place[threadIdx.x ^ 1][0];
     BARRIER;
-    copy_async_4(&place[threadIdx.x], x + threadIdx.x, true);
+    COPY(place[threadIdx.x], x + NUMBERS * threadIdx.x, true);
     copy_async_commit();
+    y[32 + threadIdx.x] = place[threadIdx.x][0];
     __syncthreads();
     copy_async_wait<0>();
 }
@@ -289,12 +290,17 @@ def test_a_wait_is_for_a_threads_own_copies():
 
 
 @pytest.mark.usefixtures("emulated")
-def test_a_copy_may_write_as_soon_as_it_begins():
-    x, y = np.ones((2, LANES), np.float32)
+@pytest.mark.parametrize("nbytes", [4, 16])
+def test_a_copy_may_write_as_soon_as_it_begins(nbytes):
+    x, y = np.ones((LANES, nbytes // 4), np.float32), np.zeros((2, LANES), np.float32)
+    macros = {"NUMBERS": nbytes // 4, "COPY": f"copy_async_{nbytes}"}
+    run(EARLY_COPY, "early_copy", x, y, BARRIER="__syncthreads()", **macros)
+    assert_identical(y[0], np.full(LANES, 7, np.float32), "what was read before")
+    assert np.isnan(y[1]).all()
     with emulator.options(sanitizer="thread"):
-        run(EARLY_COPY, "early_copy", x, y, BARRIER="__syncthreads()")
+        run(EARLY_COPY, "early_copy", x, y, BARRIER="__syncthreads()", **macros)
         with pytest.raises(emulator.RaceError):
-            run(EARLY_COPY, "early_copy", x, y, BARRIER="")
+            run(EARLY_COPY, "early_copy", x, y, BARRIER="", **macros)
 
 
 @pytest.mark.usefixtures("emulated")
