@@ -11,14 +11,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.mutants.catalogue import Mutant, load
+from npbert.cuda import emulator
+from tests.mutants.catalogue import Mutant, is_compiled, load
 from tests.mutants.results import CACHE, Result, Store
 from tests.mutants.runner import Limits, Runner
 from tests.mutants.table import is_right, scores, table
 
 EXAMPLE = """example: python -m tests.mutants --only 'layernorm-*' --jobs 2
 
-exit status: 0 every mutant was killed (equivalent ones excepted), 1 one was not, 2 bad usage"""
+exit status: 0 every mutant was killed (equivalent ones excepted), 1 one was not, 2 bad usage, or nothing to
+run without a C++ compiler"""
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -57,6 +59,15 @@ def select(mutants: Sequence[Mutant], patterns: Sequence[str] | None) -> list[Mu
     return [m for m in mutants if any(fnmatch.fnmatch(name, p) for p in patterns for name in (m.id, m.file))]
 
 
+def no_compiler() -> str:
+    """Say that the tests of kernels, which a mutant in C++ needs, would all be skipped; empty if not."""
+    try:
+        emulator.compiler()
+    except emulator.EmulatorError as error:
+        return str(error)
+    return ""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return the exit status."""
     options = parse(arguments)
@@ -69,6 +80,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             note = " (equivalent)" if mutant.equivalent else ""
             print(f"{mutant.id:60} {mutant.description}{note}")
         return 0
+
+    missing = no_compiler()
+    if missing:
+        left = [mutant for mutant in mutants if not is_compiled(mutant)]
+        print(f"left out, {len(mutants) - len(left)} mutants in C++: {missing}", file=sys.stderr)
+        mutants = left
+        if not mutants:
+            return 2
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through what stops the tests and cleans up
     by_id = {mutant.id: mutant for mutant in mutants}

@@ -16,8 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from npbert.cuda import emulator
-from tests.mutants.__main__ import select
+from tests.mutants.__main__ import no_compiler, select
 from tests.mutants.catalogue import Mutant, apply, is_compiled, load, source
 from tests.mutants.results import CACHE, INVALID, PASSED, TIMEOUT, Result, Store
 from tests.mutants.runner import Limits, Runner
@@ -40,6 +39,7 @@ KINDS = {
     "RaceError": "race",
     "BarrierDivergence": "divergence",
     "OutOfBounds": "out of bounds",
+    "Failed": "missing report",
     "KernelStopped": "crash",
     "EmulatorError": "crash",
 }
@@ -54,6 +54,7 @@ what it wrote.
 - *race*, *divergence*, *out of bounds*: the emulator's own reports. Out of bounds takes in addresses that are
   not aligned to what is moved at once.
 - *crash*: the process of the tests or of a launch ended, or the kernel stopped itself.
+- *missing report*: of the emulator, which let a mistake pass that a test made.
 - *no end*: stopped after two minutes of processor time.
 """
 BARRIERS = """## Each barrier dropped in turn
@@ -100,10 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not mutants:
         print("no mutant of a kernel matches", file=sys.stderr)
         return 2
-    try:
-        emulator.compiler()
-    except emulator.EmulatorError as error:
-        print(error, file=sys.stderr)
+    missing = no_compiler()
+    if missing:
+        print(missing, file=sys.stderr)
         return 2
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through what stops the tests and cleans up
