@@ -1,20 +1,26 @@
 """Runs CUDA kernels on a CPU: the very text of a ``.cu`` file, every thread of it, on NumPy arrays.
 
-For whoever has no GPU, wants to see a kernel's mistakes, or wants to check its gradients::
+For whoever has no GPU, wants to see a kernel's mistakes, or wants to check its gradients:
 
-    from npbert.cuda import emulator
+>>> import numpy as np
+>>> from npbert.cuda import emulator
+>>> scale = emulator.compile_kernel('''
+...     extern "C" __global__ void scale(float *x, float factor, int n) {
+...         int i = blockIdx.x * blockDim.x + threadIdx.x;
+...         if (i < n) x[i] *= factor;
+...     }''', "scale")
+>>> x = np.arange(5, dtype=np.float32)
+>>> scale(grid=(2,), block=(4,), args=(x, 2.0, 5))
+>>> x
+array([0., 2., 4., 6., 8.], dtype=float32)
 
-    scale = emulator.compile_kernel('''
-        extern "C" __global__ void scale(float *x, float factor, int n) {
-            int i = blockIdx.x * blockDim.x + threadIdx.x;
-            if (i < n) x[i] *= factor;
-        }''', "scale")
-    scale(grid=(2,), block=(32,), args=(x, 2.0, x.size))
+With `options`, accesses out of bounds are errors, and races between threads, and it is seen whether a result
+depends on the order of threads or on the last bits of ``exp``; barriers that not all threads reach are always
+errors. ``kernels/README.md`` shows each on a kernel, and says what cannot be seen here: a device's memory
+model beyond races, its compiler's mistakes, a launch that fails, speed.
 
-Needs a C++ compiler, and nothing else. Finds barriers that not all threads reach; with `options`, accesses
-out of bounds, races between threads, and results that depend on the order of threads or on the last bits of
-``exp``. It cannot show what only a device has: its memory model beyond races, its compiler's mistakes, a
-launch that fails, speed.
+Needs Linux and a C++ compiler, and nothing else. Kernels are compiled once, and kept (`cache_folder`). They
+run one at a time, while Python's other threads go on, and can be interrupted.
 """
 
 from npbert.cuda.emulator.cache import cache_folder

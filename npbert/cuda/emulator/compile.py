@@ -19,6 +19,7 @@ from npbert.cuda.emulator.translation import translate
 HOST = Path(__file__).parent / "host"
 # Linked in with one kind of result only; all other files with each.
 OPTIONAL_HOST_FILES = ("program.cpp", "trace.cpp")
+GCC_ONLY = ("-fno-ipa-icf", "-fno-tree-sra", "--param")
 COMPILERS = ("c++", "g++", "clang++")
 BASE_FLAGS = ("-std=c++17", "-O2", "-g1", "-fno-strict-aliasing", "-ffp-contract=off", "-fPIC")
 # Faster conversions of half precision and fused multiply-adds, where the processor has them.
@@ -132,7 +133,7 @@ def build(program: Program, kind: Kind) -> Path:
         compiled = path.with_suffix(".o")
         include = f"-I{HOST}"
         _compile(program.name, *_flags(program, kind), "-w", include, "-c", str(unit), "-o", str(compiled))
-        _compile(program.name, *kind.link_flags, str(compiled), str(host), "-o", str(path))
+        _compile(program.name, *_understood(kind.link_flags), str(compiled), str(host), "-o", str(path))
 
     return fetch(_name(program, kind, _compiler_identity()), make)
 
@@ -164,7 +165,14 @@ def _unit(program: Program) -> str:
 
 def _flags(program: Program, kind: Kind) -> tuple[str, ...]:
     macros = tuple(f"-D{name}={value}" for name, value in program.defines)
-    return (*BASE_FLAGS, *_processor_flags(), *kind.unit_flags, *macros)
+    return (*BASE_FLAGS, *_processor_flags(), *_understood(kind.unit_flags), *macros)
+
+
+def _understood(flags: tuple[str, ...]) -> tuple[str, ...]:
+    """Leave out what Clang does not know, and does not do."""
+    if "clang" not in _compiler_identity():
+        return flags
+    return tuple(flag for flag in flags if not flag.startswith(GCC_ONLY))
 
 
 def _hash(*parts: str) -> str:

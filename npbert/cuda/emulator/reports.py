@@ -7,8 +7,6 @@ from npbert.cuda.emulator.errors import EmulatorError, KernelStopped, OutOfBound
 
 FRAMES = 12  # of a stack, among which the kernel's own is looked for
 
-NO_LINES = "an unknown place (this compiler's sanitizers name lines if llvm-symbolizer is installed)"
-
 _ACCESS = re.compile(
     r"\s*(?:Previous )?(?P<what>(?:atomic )?(?:read|write)) of size (?P<bytes>\d+)"
     r".* (?:thread (?P<thread>T\d+)|main thread)",
@@ -67,7 +65,9 @@ def error_of(kernel: str, code: int, report: str) -> EmulatorError:
 
 def _accesses(report: str) -> str:
     """Return the accesses that a report is about, one or two."""
-    return "; ".join(str(access) for access in accesses(report)[:2]) or f"an access at {_first_place(report)}"
+    found = "; ".join(str(access) for access in accesses(report)[:2])
+    hint = "; install llvm-symbolizer for lines" if "external symbolizer" in report else ""
+    return (found or f"an access at {_first_place(report)}") + hint
 
 
 def accesses(report: str) -> list[Access]:
@@ -86,6 +86,4 @@ def accesses(report: str) -> list[Access]:
 
 def _first_place(text: str) -> str:
     match = _PLACE.search(text)
-    if match is not None:
-        return match[1]
-    return NO_LINES if "external symbolizer" in text else "an unknown place"
+    return match[1] if match else "an unknown place"

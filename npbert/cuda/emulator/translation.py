@@ -12,9 +12,11 @@ from npbert.cuda.source import KERNEL, blank_comments, kernel_signatures, place_
 
 _ALIGNMENT = r"(?:(?:__align__|alignas)\s*\([^)]*\)\s*)?"
 _TYPE = r"((?:(?:unsigned|signed|long|const|volatile)\s+)*[\w:]+(?:<[^<>;]*>)?)"
-_DYNAMIC = re.compile(rf"\bextern\s+__shared__\s+{_ALIGNMENT}{_TYPE}\s+{_ALIGNMENT}(\w+)\s*\[\s*\]\s*;")
+_DYNAMIC = re.compile(
+    rf"\bextern\s+{_ALIGNMENT}__shared__\s+{_ALIGNMENT}{_TYPE}\s+{_ALIGNMENT}(\w+)\s*\[\s*\]\s*;"
+)
 _STATIC = re.compile(
-    rf"\b(?:static\s+)?__shared__\s+{_ALIGNMENT}{_TYPE}\s+{_ALIGNMENT}(\w+)\s*((?:\[[^\]]*\w[^\]]*\]\s*)*);"
+    rf"\b(?:static\s+)?{_ALIGNMENT}__shared__\s+{_ALIGNMENT}{_TYPE}\s+{_ALIGNMENT}(\w+)\s*((?:\[[^\]]*\w[^\]]*\]\s*)*);"
 )
 _ANY = re.compile(r"\b(?:(?:static|extern)\s+)?__shared__")
 
@@ -108,11 +110,10 @@ def _in_one_line(text: str) -> str:
 
 def _check_nothing_left(source: str, edits: list[_Edit], name: str) -> None:
     code = blank_comments(source, strings=True)
-    understood = {edit.start for edit in edits}
     for found in _ANY.finditer(code):
         place = place_of(source, found.start(), name)
         text = source[found.start() :].split("\n", 1)[0].strip()
-        if found.start() not in understood:
+        if not any(edit.start <= found.start() < edit.stop for edit in edits):
             raise ValueError(
                 f"{place}: this declaration of shared memory is not understood: {text!r}; "
                 "write one array a statement, as __shared__ TYPE NAME[SIZE];"

@@ -1,5 +1,6 @@
 """Accesses outside arrays are errors: with a sanitizer all, with their lines; without one the wild ones."""
 
+import re
 import subprocess
 import sys
 
@@ -80,7 +81,7 @@ extern "C" __global__ void recursion(float *y) {
 // Below its stack lies that of another thread, which nobody protects.
 extern "C" __global__ void large_frame(float *y) {
     volatile char values[256 * 1024];
-    for (int i = 0; i < 8192; i += 64) values[i] = 1;
+    for (int i = 0; i < 8192; ++i) values[i] = 1;
     y[threadIdx.x] = values[threadIdx.x];
 }
 """,
@@ -128,7 +129,7 @@ def test_shared_memory_of_a_fixed_size(i):
 
 def test_the_end_of_a_row():
     message = mistake("of_a_row", np.ones(1, np.float32), 8)
-    assert f"index 8 out of bounds for type 'float [8]' at {TEXT.place('row')}" in message
+    assert re.search(r"index 8 out of bounds for type 'float ?\[8\]' at " + TEXT.place("row"), message)
 
 
 @pytest.mark.parametrize("shared", [36, 37, 39])

@@ -81,8 +81,7 @@ WILD = """==7==ERROR: AddressSanitizer: SEGV on unknown address 0x000000000000 (
             "READ of size 4 at 0x60 thread T0\n"
             "==7==WARNING: Failed to use and restart external symbolizer!\n    #0 0x55  (f+0x1)\n",
             emulator.OutOfBounds,
-            "k: out of bounds: read of 4 bytes at an unknown place (this compiler's sanitizers name lines if "
-            "llvm-symbolizer is installed)",
+            "k: out of bounds: read of 4 bytes at an unknown place; install llvm-symbolizer for lines",
         ),
         (
             "out of memory\n",

@@ -66,6 +66,7 @@ extern "C" __global__ void g(int *y) {
         ("__shared__ double a;", "double", "a", ""),
         ("__shared__ __align__(16) float a[3];", "float", "a", "[3]"),
         ("__shared__ float __align__(16) a[3];", "float", "a", "[3]"),
+        ("alignas(16) __shared__ float a[3];", "float", "a", "[3]"),
         ("static __shared__ volatile int a[3];", "volatile int", "a", "[3]"),
         ("__shared__ Columns<4> a[3];", "Columns<4>", "a", "[3]"),
         ("__shared__ space::Pair a[3];", "space::Pair", "a", "[3]"),
