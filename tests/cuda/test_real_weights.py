@@ -45,7 +45,9 @@ def test_encode(model, reviews):
     assert found.dtype == np.float32
     assert found.shape == (TEXTS, 384)
     assert_finite(found, "vectors")
-    assert np.abs(found - expected).max() <= SINGLE_PRECISION
+    difference = np.abs(found - expected).max()
+    print(f"vectors of {TEXTS} reviews: largest difference {difference:.1e}")
+    assert difference <= SINGLE_PRECISION
 
 
 def test_encode_in_half_precision(model, reviews):
@@ -55,6 +57,7 @@ def test_encode_in_half_precision(model, reviews):
     assert found.dtype == np.float32
     assert_finite(found, "vectors")
     cosines = (found * expected).sum(axis=1) / np.linalg.norm(found, axis=1)
+    print(f"vectors of {TEXTS} reviews in float16: largest 1 - cosine {1 - cosines.min():.1e}")
     assert cosines.min() >= 1 - 1e-4
 
 
@@ -73,10 +76,14 @@ def test_gradients_of_a_fine_tuning_step(model, reviews):
             input_ids=input_ids, attention_mask=attention_mask, labels=[0, 1] * (TEXTS // 2), dropout_seed=11
         )
     assert abs(losses[backend()] - losses["reference"]) <= SINGLE_PRECISION
+    worst = 0.0
     for name, expected in grads["reference"].items():
         found = to_numpy(grads[backend()][name])
         assert_finite(found, name)
         # A key's bias has no gradient: what is computed is the round-off of its layer's others.
         scale = name.replace("key.bias", "value.bias")
         largest = np.abs(grads["reference"][scale]).max()
-        assert np.abs(found - expected).max() <= SINGLE_PRECISION * largest, name
+        difference = np.abs(found - expected).max() / largest
+        worst = max(worst, difference)
+        assert difference <= SINGLE_PRECISION, name
+    print(f"gradients: largest difference {worst:.1e} of the tensor's largest element")
