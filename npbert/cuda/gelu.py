@@ -11,7 +11,7 @@ import numpy as np
 from npbert.cuda.arguments import check_floating, check_shape
 from npbert.cuda.runtime import Kernel, launch, storage_defines
 from npbert.ops import activations as textbook
-from npbert.ops.activations import ActivationCache
+from npbert.ops.activations import GELU_FORMS, ActivationCache
 from npbert.ops.array_module import Array, array_module
 
 FILE = "gelu.cu"
@@ -25,16 +25,6 @@ MOST_CHUNKS = 256
 SHORTEST_CHUNK = SLICES
 
 FORMS = {"erf": 0, "tanh": 1}
-
-# Names of ``hidden_act`` that mean one of the two forms, to the last digit of their constants.
-GELU_FORMS = {
-    "gelu": "erf",
-    "gelu_python": "erf",
-    "gelu_new": "tanh",
-    "gelu_accurate": "tanh",
-    "gelu_pytorch_tanh": "tanh",
-    "gelu_python_tanh": "tanh",
-}
 
 
 class GeluKernelCache(NamedTuple):

@@ -214,3 +214,13 @@ ACTIVATIONS = {
     ),
     "linear": Activation(kept=_identity, value=_kept, slope=lambda x, _: array_module(x).ones_like(x)),
 }
+
+# Those that are GELU in one of its two forms, to the last digit of their constants.
+GELU_FORMS = {
+    "gelu": "erf",
+    "gelu_python": "erf",
+    "gelu_new": "tanh",
+    "gelu_accurate": "tanh",
+    "gelu_pytorch_tanh": "tanh",
+    "gelu_python_tanh": "tanh",
+}
