@@ -8,6 +8,7 @@ Beside the textbook's names there are fused ones, each in two functions, ``..._f
 ==================== ===========================================================================
 bias_gelu            gelu(x + bias), with the bias's gradient
 residual_layernorm   layernorm(x + residual)
+dropout_attention    attention that draws its dropout in the kernel; the backward is softmax_attention's
 packed_attention     attention over texts of any lengths, without padding, dropout in the kernel
 encoder_layer        a whole layer of these: what :mod:`npbert.model` uses of an engine
 ==================== ===========================================================================
@@ -22,7 +23,6 @@ from npbert.cuda.cross_entropy import (
     cross_entropy_in_place,
 )
 from npbert.cuda.embedding import embedding_backward, embedding_forward
-from npbert.cuda.encoder_layer import encoder_layer_backward, encoder_layer_forward
 from npbert.cuda.gelu import (
     activation_backward,
     activation_forward,
@@ -40,11 +40,13 @@ from npbert.cuda.layernorm import (
 from npbert.cuda.linear import linear_backward, linear_forward
 from npbert.cuda.relative_position import relative_position_backward, relative_position_forward
 from npbert.cuda.softmax_attention import (
+    dropout_attention_forward,
     packed_attention_backward,
     packed_attention_forward,
     softmax_attention_backward,
     softmax_attention_forward,
 )
+from npbert.fused_layer import encoder_layer_backward, encoder_layer_forward
 from npbert.ops import (
     array_module,
     bce_with_logits_backward,
@@ -85,6 +87,7 @@ __all__ = [
     "cross_entropy_forward",
     "cross_entropy_in_place",
     "default_position_ids",
+    "dropout_attention_forward",
     "dropout_backward",
     "dropout_forward",
     "dropout_keep_mask",

@@ -25,6 +25,7 @@ bias, dbias             (B, N, max_queries, max_keys)          that of q; dbias 
 import math
 from typing import NamedTuple
 
+from npbert.attention_dropout import AttentionDropout
 from npbert.ops.array_module import Array
 
 
@@ -41,24 +42,6 @@ class Sequences(NamedTuple):
     max_keys: int
     query_starts: Array | None = None  # (B + 1,) int32, not falling, the last one is the number of rows
     key_starts: Array | None = None  # (B + 1,) int32
-
-
-class AttentionDropout(NamedTuple):
-    """Dropout of the attention probabilities, drawn inside the kernels, bit for bit NumPy's mask.
-
-    The mask is ``dropout_keep_mask((B, N, max_queries, max_keys), rate, seed, layer, site)`` of
-    :mod:`npbert.ops.dropout`, of which a kernel draws the elements that it needs, when it needs them.
-    """
-
-    rate: float  # in [0, 1)
-    seed: int  # in [0, 2^64)
-    layer: int  # in [0, 2^32)
-    site: int  # in [0, 2^32); npbert.ops.dropout.SITE_ATTENTION_PROBS in a BERT
-
-    @property
-    def threshold(self) -> int:
-        """The random word from which an element is kept: words below it drop."""
-        return math.floor(self.rate * 2**32)
 
 
 class AttentionOptions(NamedTuple):

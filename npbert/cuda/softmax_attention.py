@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from npbert.attention_dropout import AttentionDropout
 from npbert.cuda import softmax_attention_mma as tensor_cores
 from npbert.cuda import softmax_attention_scalar as scalar
 from npbert.cuda.arguments import check_floating, check_mask, check_one_place, check_shape
-from npbert.cuda.attention_options import AttentionDropout, AttentionOptions, Sequences, score_scale
+from npbert.cuda.attention_options import AttentionOptions, Sequences, score_scale
 from npbert.ops.array_module import Array, array_module
 from npbert.ops.dropout import dropout_forward, dropout_keep_mask
 
@@ -88,18 +89,13 @@ def softmax_attention_forward(
     """
     op = "softmax_attention_forward"
     _check_padded(op, q, k, v, bias, key_mask, keep_mask, dropout_rate)
-    batch, _, queries, _ = q.shape
-    sequences = Sequences(batch, queries, k.shape[2])
     options = AttentionOptions(
         bias=_contiguous(bias),
         key_mask=None if key_mask is None else _contiguous(key_mask).reshape(-1),
         keep_mask=_contiguous(keep_mask),
         keep_rate=dropout_rate,
     )
-    q_rows, k_rows, v_rows = (_rows(x) for x in (q, k, v))
-    context, lse = attention_forward(q_rows, k_rows, v_rows, sequences, options)
-    cache = CudaAttentionCache(q_rows, k_rows, v_rows, context, lse, sequences, options)
-    return _heads(context, sequences.texts, sequences.max_queries), cache
+    return _padded_forward(q, k, v, options)
 
 
 def softmax_attention_backward(
@@ -130,6 +126,42 @@ def softmax_attention_backward(
     check_shape(op, "dcontext", dcontext, (texts, heads, queries, width))
     dq, dk, dv, dbias = attention_backward(_rows(dcontext), *cache)
     return _heads(dq, texts, queries), _heads(dk, texts, keys), _heads(dv, texts, keys), dbias
+
+
+def dropout_attention_forward(
+    q: Array,
+    k: Array,
+    v: Array,
+    key_mask: Array | None = None,
+    dropout: AttentionDropout | None = None,
+) -> tuple[Array, CudaAttentionCache]:
+    """Compute attention with dropout that is drawn inside the kernels, without a mask in memory.
+
+    The backward is :func:`softmax_attention_backward`.
+
+    Parameters
+    ----------
+    q, k, v : (B, N, T, H) float64, float32 or float16
+    key_mask : (B, T) bool or None
+    dropout : AttentionDropout or None
+
+    Returns
+    -------
+    context : (B, N, T, H)
+    cache : CudaAttentionCache
+
+    Raises
+    ------
+    ValueError
+        As :func:`softmax_attention_forward`.
+    """
+    op = "dropout_attention_forward"
+    _check_padded(op, q, k, v, None, key_mask, None, 0.0)
+    options = AttentionOptions(
+        key_mask=None if key_mask is None else _contiguous(key_mask).reshape(-1),
+        dropout=None if dropout is None else check_dropout(op, dropout),
+    )
+    return _padded_forward(q, k, v, options)
 
 
 # Packed texts -----------------------------------------------------------------------------------------
@@ -345,6 +377,17 @@ def kernels_for(q: Array, options: AttentionOptions) -> ModuleType:
 
 
 # Small helpers ----------------------------------------------------------------------------------------
+
+
+def _padded_forward(
+    q: Array, k: Array, v: Array, options: AttentionOptions
+) -> tuple[Array, CudaAttentionCache]:
+    batch, _, queries, _ = q.shape
+    sequences = Sequences(batch, queries, k.shape[2])
+    q_rows, k_rows, v_rows = (_rows(x) for x in (q, k, v))
+    context, lse = attention_forward(q_rows, k_rows, v_rows, sequences, options)
+    cache = CudaAttentionCache(q_rows, k_rows, v_rows, context, lse, sequences, options)
+    return _heads(context, batch, queries), cache
 
 
 def _contiguous(x: Array | None) -> Any:

@@ -18,8 +18,12 @@ EXTRAS = [
 ]
 OWN_FORWARDS = [name for name in [*OWN, *EXTRAS] if name.endswith("_forward")]
 
-# One gradient for the two arrays of a sum.
-GRADIENTS = {"residual_layernorm_forward": ("dsum", "dweight", "dbias")}
+# One gradient for the two arrays of a sum; and two forwards that share a backward.
+GRADIENTS = {
+    "residual_layernorm_forward": ("dsum", "dweight", "dbias"),
+    "dropout_attention_forward": ("dq", "dk", "dv", "dbias"),
+}
+BACKWARDS = {"dropout_attention_forward": "softmax_attention_backward"}
 
 
 def shape_of(function):
@@ -49,7 +53,7 @@ def test_the_docstring_has_every_parameter_and_what_is_returned(name):
 
 @pytest.mark.parametrize("name", OWN_FORWARDS)
 def test_a_forward_and_a_backward_belong_together(name):
-    backward = getattr(cuda, name.replace("_forward", "_backward"))
+    backward = getattr(cuda, BACKWARDS.get(name, name.replace("_forward", "_backward")))
     assert_is_pair(getattr(cuda, name), backward, GRADIENTS.get(name))
     assert backward.__module__.startswith("npbert.cuda.")
 

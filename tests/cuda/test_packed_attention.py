@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npbert import ops
+from npbert.attention_dropout import AttentionDropout
 from npbert.cuda import softmax_attention, softmax_attention_scalar
-from npbert.cuda.attention_options import AttentionDropout
 from npbert.cuda.softmax_attention import (
     packed_attention_backward,
     packed_attention_forward,

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npbert import ops
+from npbert.attention_dropout import AttentionDropout
 from npbert.cuda import emulator, softmax_attention, softmax_attention_mma, softmax_attention_scalar
-from npbert.cuda.attention_options import AttentionDropout, AttentionOptions, Sequences
+from npbert.cuda.attention_options import AttentionOptions, Sequences
 from npbert.cuda.softmax_attention import (
     CudaAttentionCache,
     attention_forward,

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from npbert import ops
+from npbert.attention_dropout import AttentionDropout
 from npbert.cuda import emulator
 from npbert.cuda import softmax_attention_mma as mma
-from npbert.cuda.attention_options import AttentionDropout, AttentionOptions, Sequences
+from npbert.cuda.attention_options import AttentionOptions, Sequences
 from npbert.cuda.emulator import tracing
 from npbert.cuda.facts.traces import bank_turns, by_instruction, sectors, total
 from npbert.cuda.softmax_attention import CudaAttentionCache
@@ -404,6 +405,15 @@ def test_clean(sanitizer, width):
     rng = np.random.default_rng(16)
     args = rounded_arguments(rng, (1, 2, 69, width), False, scattered_mask, False, True)
     assert_clean(forward, backward, args, normal(rng, (1, 2, 69, width)), sanitizer)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("width", [16, 80])
+@pytest.mark.parametrize("queries, keys", [(13, 0), (0, 13)])
+def test_no_race_where_there_is_nothing_to_walk_over(queries, keys, width):
+    """A wide head's first tile is still on its way when the walk is over."""
+    q, k = (np.ones((1, 1, tokens, width), HALF) for tokens in (queries, keys))
+    assert_clean(forward, backward, (q, k, k), q, "thread")
 
 
 @pytest.mark.usefixtures("emulated")

@@ -1,21 +1,22 @@
-"""A whole encoder layer from fused kernels: what :mod:`npbert.model` does op by op, in fewer passes.
+"""A whole encoder layer from the fused ops of an engine: what :mod:`npbert.model` does, in fewer passes.
 
 Three things are fused that the textbook does one after the other, each a trip through memory: dropout of the
 attention probabilities, which are never stored; the bias and the activation; the residual and the layernorm.
 Masks are the textbook's, bit for bit. A layer with relative positions or another activation than GELU is the
-textbook's, run with this engine's ops.
+textbook's, run with the engine's ops.
+
+An engine that uses this layer has, beside the names of :mod:`npbert.ops`, ``dropout_attention_forward``, and
+``bias_gelu`` and ``residual_layernorm``, each forward and backward.
 """
 
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from npbert import model
+from npbert.attention_dropout import AttentionDropout
 from npbert.config import BertConfig
-from npbert.cuda.attention_options import AttentionDropout, AttentionOptions, Sequences
-from npbert.cuda.gelu import GELU_FORMS, bias_gelu_backward, bias_gelu_forward
-from npbert.cuda.layernorm import residual_layernorm_backward, residual_layernorm_forward
-from npbert.cuda.softmax_attention import CudaAttentionCache, attention_backward, attention_forward
 from npbert.model import Params, dense_backward, dense_forward, draw_keep_mask
+from npbert.ops.activations import GELU_FORMS
 from npbert.ops.array_module import Array
 from npbert.ops.dropout import SITE_ATTENTION_OUTPUT, SITE_ATTENTION_PROBS, SITE_FEED_FORWARD_OUTPUT
 
@@ -72,7 +73,7 @@ def encoder_layer_forward(
     layer : int
         Which layer this is; only dropout depends on it.
     ops : module
-        This engine.
+        An engine with fused ops.
 
     Returns
     -------
@@ -110,7 +111,7 @@ def encoder_layer_backward(
     if isinstance(cache, model.EncoderLayerCache):
         return model.encoder_layer_backward(dy, cache, config, ops)
     dattended, feed_forward_grads = _feed_forward_backward(dy, cache.feed_forward, ops)
-    dhidden, attention_grads = _attention_backward(dattended, cache.self_attention, ops)
+    dhidden, attention_grads = _attention_backward(dattended, cache.self_attention, config, ops)
     return dhidden, attention_grads | feed_forward_grads
 
 
@@ -130,25 +131,24 @@ def _attention_forward(
     query, query_cache = dense_forward(params, "attention.self.query", hidden, ops)  # (B, T, D)
     key, key_cache = dense_forward(params, "attention.self.key", hidden, ops)  # (B, T, D)
     value, value_cache = dense_forward(params, "attention.self.value", hidden, ops)  # (B, T, D)
-    batch, tokens, _ = hidden.shape
-    rows = (batch * tokens, config.num_attention_heads, -1)
-    q, k, v = query.reshape(rows), key.reshape(rows), value.reshape(rows)  # (B, T, D) -> (B*T, N, H)
+    q = ops.split_heads(query, config.num_attention_heads)  # (B, T, D) -> (B, N, T, H)
+    k = ops.split_heads(key, config.num_attention_heads)
+    v = ops.split_heads(value, config.num_attention_heads)
 
     rate = config.attention_probs_dropout_prob
     dropout = None
     if dropout_seed is not None and rate > 0:
         dropout = AttentionDropout(rate, dropout_seed, layer, SITE_ATTENTION_PROBS)
-    sequences = Sequences(batch, tokens, tokens)
-    options = AttentionOptions(key_mask=None if key_mask is None else key_mask.reshape(-1), dropout=dropout)
-    context, lse = attention_forward(q, k, v, sequences, options)  # (B*T, N, H)
-    attention_cache = CudaAttentionCache(q, k, v, context, lse, sequences, options)
-    merged = context.reshape(hidden.shape)  # (B*T, N, H) -> (B, T, D)
+    context, attention_cache = ops.dropout_attention_forward(q, k, v, key_mask, dropout)
+    merged = ops.merge_heads(context)  # (B, N, T, H) -> (B, T, D)
 
     projected, projection_cache = dense_forward(params, "attention.output.dense", merged, ops)  # (B, T, D)
     rate = config.hidden_dropout_prob
     keep_mask = draw_keep_mask(projected, rate, dropout_seed, layer, SITE_ATTENTION_OUTPUT, ops)
     dropped, dropout_cache = ops.dropout_forward(projected, keep_mask, rate)
-    y, layernorm_cache = _residual_layernorm(params, "attention.output.LayerNorm", config, dropped, hidden)
+    y, layernorm_cache = _residual_layernorm(
+        params, "attention.output.LayerNorm", config, dropped, hidden, ops
+    )
     return y, FusedAttentionCache(
         query_cache,
         key_cache,
@@ -160,19 +160,20 @@ def _attention_forward(
     )
 
 
-def _attention_backward(dy: Array, cache: FusedAttentionCache, ops: ModuleType) -> tuple[Array, Params]:
+def _attention_backward(
+    dy: Array, cache: FusedAttentionCache, config: BertConfig, ops: ModuleType
+) -> tuple[Array, Params]:
     grads: Params = {}
-    dsum = _residual_layernorm_backward(grads, "attention.output.LayerNorm", dy, cache.layernorm)
+    dsum = _residual_layernorm_backward(grads, "attention.output.LayerNorm", dy, cache.layernorm, ops)
     dprojected = ops.dropout_backward(dsum, cache.dropout)
     dmerged = dense_backward(grads, "attention.output.dense", dprojected, cache.projection, ops)
 
-    dcontext = dmerged.reshape(cache.attention.q.shape)  # (B, T, D) -> (B*T, N, H)
-    dq, dk, dv, _ = attention_backward(dcontext, *cache.attention)
-    dquery, dkey, dvalue = (d.reshape(dy.shape) for d in (dq, dk, dv))  # (B*T, N, H) -> (B, T, D)
+    dcontext = ops.split_heads(dmerged, config.num_attention_heads)  # (B, T, D) -> (B, N, T, H)
+    dq, dk, dv, _ = ops.softmax_attention_backward(dcontext, cache.attention)
 
-    dhidden_query = dense_backward(grads, "attention.self.query", dquery, cache.query, ops)
-    dhidden_key = dense_backward(grads, "attention.self.key", dkey, cache.key, ops)
-    dhidden_value = dense_backward(grads, "attention.self.value", dvalue, cache.value, ops)
+    dhidden_query = dense_backward(grads, "attention.self.query", ops.merge_heads(dq), cache.query, ops)
+    dhidden_key = dense_backward(grads, "attention.self.key", ops.merge_heads(dk), cache.key, ops)
+    dhidden_value = dense_backward(grads, "attention.self.value", ops.merge_heads(dv), cache.value, ops)
     dhidden = dsum + dhidden_query + dhidden_key + dhidden_value  # the residual, and three projections
     return dhidden, grads
 
@@ -187,14 +188,14 @@ def _feed_forward_forward(
 ) -> tuple[Array, FusedFeedForwardCache]:
     # The bias is left to the activation's kernel.
     widened, intermediate_cache = ops.linear_forward(hidden, params["intermediate.dense.weight"], None)
-    activated, activation_cache = bias_gelu_forward(
+    activated, activation_cache = ops.bias_gelu_forward(
         widened, params["intermediate.dense.bias"], GELU_FORMS[config.hidden_act]
     )  # (B, T, F)
     projected, projection_cache = dense_forward(params, "output.dense", activated, ops)  # (B, T, D)
     rate = config.hidden_dropout_prob
     keep_mask = draw_keep_mask(projected, rate, dropout_seed, layer, SITE_FEED_FORWARD_OUTPUT, ops)
     dropped, dropout_cache = ops.dropout_forward(projected, keep_mask, rate)
-    y, layernorm_cache = _residual_layernorm(params, "output.LayerNorm", config, dropped, hidden)
+    y, layernorm_cache = _residual_layernorm(params, "output.LayerNorm", config, dropped, hidden, ops)
     return y, FusedFeedForwardCache(
         intermediate_cache, activation_cache, projection_cache, dropout_cache, layernorm_cache
     )
@@ -202,10 +203,10 @@ def _feed_forward_forward(
 
 def _feed_forward_backward(dy: Array, cache: FusedFeedForwardCache, ops: ModuleType) -> tuple[Array, Params]:
     grads: Params = {}
-    dsum = _residual_layernorm_backward(grads, "output.LayerNorm", dy, cache.layernorm)
+    dsum = _residual_layernorm_backward(grads, "output.LayerNorm", dy, cache.layernorm, ops)
     dprojected = ops.dropout_backward(dsum, cache.dropout)
     dactivated = dense_backward(grads, "output.dense", dprojected, cache.projection, ops)
-    dwidened, grads["intermediate.dense.bias"] = bias_gelu_backward(dactivated, cache.activation)
+    dwidened, grads["intermediate.dense.bias"] = ops.bias_gelu_backward(dactivated, cache.activation)
     dhidden_intermediate, grads["intermediate.dense.weight"], _ = ops.linear_backward(
         dwidened, cache.intermediate
     )
@@ -214,14 +215,14 @@ def _feed_forward_backward(dy: Array, cache: FusedFeedForwardCache, ops: ModuleT
 
 
 def _residual_layernorm(
-    params: Params, name: str, config: BertConfig, x: Array, residual: Array
+    params: Params, name: str, config: BertConfig, x: Array, residual: Array, ops: ModuleType
 ) -> tuple[Array, Any]:
     weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
-    y, cache = residual_layernorm_forward(x, residual, weight, bias, config.layer_norm_eps)
+    y, cache = ops.residual_layernorm_forward(x, residual, weight, bias, config.layer_norm_eps)
     return y, cache
 
 
-def _residual_layernorm_backward(grads: Params, name: str, dy: Array, cache: Any) -> Array:
+def _residual_layernorm_backward(grads: Params, name: str, dy: Array, cache: Any, ops: ModuleType) -> Array:
     """Return the gradient of x + residual; enter the parameters' gradients in ``grads``."""
-    dsum, grads[f"{name}.weight"], grads[f"{name}.bias"] = residual_layernorm_backward(dy, cache)
+    dsum, grads[f"{name}.weight"], grads[f"{name}.bias"] = ops.residual_layernorm_backward(dy, cache)
     return dsum
