@@ -1,14 +1,23 @@
-"""``npbert bench kernels``: what is known of the CUDA kernels without a GPU, or measured on one."""
+"""``npbert bench``: one command for each benchmark. Here: which there are, and ``npbert bench kernels``."""
 
 import argparse
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
+from npbert.cli import bench_cpu
 from npbert.cli.arguments import add_command, add_json, positive
 from npbert.cli.errors import UsageError
 
 DESCRIPTION = """\
+Measure npbert: on a CPU against its peers and against the matrix products
+alone, on a CUDA device against the unfused ops and the roofline."""
+
+EXAMPLES = """\
+npbert bench inference
+npbert bench kernels --static --arch sm_90"""
+
+KERNELS_DESCRIPTION = """\
 On a machine with a CUDA device and CuPy: check each kernel against NumPy, then
 time it against the unfused op and against the roofline.
 
@@ -19,25 +28,46 @@ from a run on the emulator, how the addresses of a warp fall together. That
 needs NVIDIA's compiler from PyPI, pip install "npbert[cuda-static]", but no
 GPU and no driver; for the last part a C++ compiler."""
 
-EXAMPLES = """\
+KERNELS_EXAMPLES = """\
 npbert bench kernels
 npbert bench kernels --static --arch sm_80 --arch sm_90
 npbert bench kernels --static --kernel "layernorm*" --json"""
+
+BENCHMARKS = (*bench_cpu.BENCHMARKS, "kernels")
 
 DEFAULT_REPEATS = 100
 
 
 def add_parser(commands: Any) -> None:
-    """Declare the command."""
+    """Declare the command, and those under it."""
     parser = add_command(
         commands,
         "bench",
-        run,
-        summary="measure the CUDA kernels, or show what is known of them without a GPU",
+        _no_benchmark,
+        summary="measure npbert against its peers, or its CUDA kernels",
         description=DESCRIPTION,
         examples=EXAMPLES,
     )
-    parser.add_argument("what", metavar="kernels", choices=["kernels"], help="the only thing to bench so far")
+    benchmarks = parser.add_subparsers(
+        title="benchmarks", metavar="BENCHMARK", dest="benchmark", parser_class=type(parser)
+    )
+    bench_cpu.add_parsers(benchmarks)
+    _add_kernels(benchmarks)
+
+
+def _no_benchmark(arguments: argparse.Namespace) -> int:
+    raise UsageError(f"no benchmark; give one of {', '.join(BENCHMARKS)}; npbert bench --help explains them")
+
+
+def _add_kernels(benchmarks: Any) -> None:
+    parser = add_command(
+        benchmarks,
+        "kernels",
+        run_kernels,
+        summary="the CUDA kernels: measured on a device, or what is known of them without one",
+        description=KERNELS_DESCRIPTION,
+        examples=KERNELS_EXAMPLES,
+    )
     parser.add_argument("--static", action="store_true", help="without a GPU: compile, model, emulate")
     parser.add_argument(
         "--arch",
@@ -61,7 +91,7 @@ def add_parser(commands: Any) -> None:
     add_json(parser)
 
 
-def run(arguments: argparse.Namespace) -> int:
+def run_kernels(arguments: argparse.Namespace) -> int:
     """Show what is known without a device, or measure on one."""
     if arguments.static:
         _refuse(arguments, ("repeats",), "goes without --static")

@@ -55,8 +55,8 @@ def test_selected():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["bench"], ("kernels", "required")),
-        (["bench", "ops"], ("invalid choice", "kernels")),
+        (["bench"], ("kernels", "inference", "--help")),
+        (["bench", "everything"], ("invalid choice", "kernels", "inference")),
         ([*STATIC, "--arch", "sm_70"], ("--arch 'sm_70'", "sm_75", "sm_120")),
         (
             [*STATIC, "--kernel", "conv*"],
