@@ -1,0 +1,168 @@
+"""Threads that share out the rows of an array, and the scratch memory of each.
+
+NumPy releases Python's lock inside its loops and products, so threads do run at once. The rows are cut at
+places that depend on the array alone: the result is the same to the last bit for any number of workers.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_WORKERS: ContextVar[int | None] = ContextVar("workers of npbert.cpu", default=None)
+_local = threading.local()
+_pools: dict[int, ThreadPoolExecutor] = {}
+
+
+def usable_cpus() -> int:
+    """Return how many processors this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def worker_count() -> int:
+    """Return how many threads work: those of the innermost `workers` block, else one a processor."""
+    return _WORKERS.get() or usable_cpus()
+
+
+@contextmanager
+def workers(count: int) -> Generator[None, None, None]:
+    """Say how many threads work inside a ``with`` block.
+
+    Parameters
+    ----------
+    count : int
+        At least 1. No result depends on it.
+
+    Raises
+    ------
+    ValueError
+        For another number.
+
+    Examples
+    --------
+    >>> with workers(3):
+    ...     worker_count()
+    3
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise ValueError(f"count is {count!r}; it must be an integer of at least 1")
+    token = _WORKERS.set(count)
+    try:
+        yield
+    finally:
+        _WORKERS.reset(token)
+
+
+def share_out(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
+    """Call ``work`` with each of the pieces, on all workers, each with one BLAS thread.
+
+    Inside ``work`` everything is done by its own thread: a nested call does not share out further. The first
+    exception is raised again here, once all workers have stopped.
+
+    Parameters
+    ----------
+    work : callable
+        Writes its results to places of its own.
+    pieces : iterable
+    """
+    pieces = list(pieces)
+    count = min(worker_count(), len(pieces))
+    if count <= 1 or is_worker():
+        for piece in pieces:
+            work(piece)
+        return
+    queue = iter(pieces)  # of a list: the threads may take from it at once
+
+    def work_off_the_queue() -> None:
+        _local.is_worker = True
+        try:
+            for piece in queue:
+                work(piece)
+        finally:
+            _local.is_worker = False
+
+    with single_threaded_blas():
+        others = [_pool(count - 1).submit(work_off_the_queue) for _ in range(count - 1)]
+        try:
+            work_off_the_queue()  # this thread is a worker, too
+        finally:
+            wait(others)
+        for other in others:
+            other.result()
+
+
+def row_blocks(rows: int, block: int) -> list[slice]:
+    """Return the slices that cut ``rows`` rows into blocks of ``block``; the last may be shorter.
+
+    Examples
+    --------
+    >>> row_blocks(5, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    return [slice(start, min(start + block, rows)) for start in range(0, rows, block)]
+
+
+def is_worker() -> bool:
+    """Return whether this is one of the threads that `share_out` gave work to."""
+    return getattr(_local, "is_worker", False)
+
+
+def single_threaded_blas() -> AbstractContextManager[Any]:
+    """Return a context in which each product runs on the thread that asked for it."""
+    if is_worker():
+        return nullcontext()
+    limit: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
+    return limit
+
+
+def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """Return memory of this thread's own, uninitialised, that lasts until the name is asked for again.
+
+    Parameters
+    ----------
+    name : str
+        What it is for: two arrays that are in use at once need two names.
+    shape : tuple of int
+    dtype : dtype
+
+    Returns
+    -------
+    array of that shape and dtype, C-contiguous
+    """
+    buffers = _local.__dict__.setdefault("buffers", {})
+    kind = np.dtype(dtype)
+    size = 1
+    for length in shape:
+        size *= length
+    buffer = buffers.get((name, kind))
+    if buffer is None or buffer.size < size:
+        buffer = buffers[name, kind] = np.empty(size, kind)
+    array: NDArray[Any] = buffer[:size].reshape(shape)
+    return array
+
+
+def _pool(count: int) -> ThreadPoolExecutor:
+    if count not in _pools:
+        _pools[count] = ThreadPoolExecutor(count, thread_name_prefix="npbert")
+    return _pools[count]
+
+
+@cache
+def _controller() -> Any:
+    """Find the BLAS libraries once: that takes milliseconds, limiting them microseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+# The threads of a pool do not live on in a forked process.
+os.register_at_fork(after_in_child=_pools.clear)
