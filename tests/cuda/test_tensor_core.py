@@ -149,6 +149,19 @@ extern "C" __global__ void left_over(const float *x, float *y) {
 }
 """
 
+# Each thread begins a copy, and another one writes to its place, after a barrier and perhaps a wait.
+LATE_COPY = """
+extern "C" __global__ void late_copy(const float *x, float *y) {
+    __shared__ float place[32];
+    copy_async_4(&place[threadIdx.x], x + threadIdx.x, true);
+    COMMIT;
+    WAIT;
+    __syncthreads();
+    place[threadIdx.x ^ 1] = 7;
+    y[threadIdx.x] = place[threadIdx.x ^ 1];
+}
+"""
+
 MISALIGNED = """
 extern "C" __global__ void misaligned(const float *x, float *y) {
     __shared__ __align__(16) unsigned char place[528];
@@ -301,6 +314,18 @@ def test_a_copy_may_write_as_soon_as_it_begins(nbytes):
         run(EARLY_COPY, "early_copy", x, y, BARRIER="__syncthreads()", **macros)
         with pytest.raises(emulator.RaceError):
             run(EARLY_COPY, "early_copy", x, y, BARRIER="", **macros)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("commit", ["", "copy_async_commit()"])
+def test_a_copy_that_nobody_waits_for_races(commit):
+    x, y = np.ones(LANES, np.float32), np.zeros(LANES, np.float32)
+    with emulator.options(sanitizer="thread"):
+        if commit:
+            run(LATE_COPY, "late_copy", x, y, COMMIT=commit, WAIT="copy_async_wait<0>()")
+            assert_identical(y, np.full(LANES, 7, np.float32), "y")
+        with pytest.raises(emulator.RaceError, match=r"late_copy\.cu|tensor_core"):
+            run(LATE_COPY, "late_copy", x, y, COMMIT=commit, WAIT="")
 
 
 @pytest.mark.usefixtures("emulated")

@@ -333,9 +333,13 @@ using std::sqrt;
 
 // Calling a kernel with arguments that are known at run time only ----------------------------------------
 
+// What is left to do where a thread leaves the kernel; tensor_core.h has something.
+static void (*emulator_leave)() = nullptr;
+
 template <class... Parameters, std::size_t... I>
 inline void emulator_call(void (*kernel)(Parameters...), void **arguments, std::index_sequence<I...>) {
     kernel(*static_cast<Parameters *>(arguments[I])...);
+    if (emulator_leave != nullptr) emulator_leave();
 }
 template <class... Parameters>
 inline void emulator_call(void (*kernel)(Parameters...), void **arguments) {

@@ -4,6 +4,7 @@
 // them; what lanes exchange is moved by tensor_core.cpp, which they do not look at.
 #pragma once
 
+#include "race_detector.h"
 #include "scheduler.h"
 
 extern "C" {
@@ -75,9 +76,16 @@ inline PendingCopies &emulator_pending_copies() {
 }
 
 template <class T>
-inline void emulator_arrive(const PendingCopy &copy) {
+inline void emulator_move(const PendingCopy &copy) {
     const void *from = copy.global == nullptr ? &emulator_zeros : copy.global;
     *static_cast<T *>(copy.shared) = *static_cast<const T *>(from);
+}
+
+inline void emulator_arrive(const PendingCopy &copy) {
+    if (copy.bytes == 16)
+        emulator_move<SixteenBytes>(copy);
+    else
+        emulator_move<unsigned>(copy);
 }
 
 // The copy itself is made as late as the device may make it: when it is waited for. As early as the device
@@ -106,11 +114,20 @@ inline void emulator_copy_async_wait(unsigned still_pending) {
         const PendingCopy copy = pending.copies[i];
         if (copy.group + still_pending >= pending.groups) {  // among the youngest groups, or in none yet
             pending.copies[left++] = copy;
-        } else if (copy.bytes == 16) {
-            emulator_arrive<SixteenBytes>(copy);
         } else {
-            emulator_arrive<unsigned>(copy);
+            emulator_arrive(copy);
         }
     }
     pending.count = left;
 }
+
+#ifdef NPBERT_EMULATED
+// What a thread never waited for arrives any time up to its end: a race with all that others did to the place
+// since the last barrier. Results are of those to which it came too late.
+inline void emulator_leave_copies() {
+    if (!is_race_detector()) return;
+    const PendingCopies &pending = emulator_pending_copies();
+    for (unsigned i = 0; i < pending.count; ++i) emulator_arrive(pending.copies[i]);
+}
+static const bool emulator_leaves_copies = (emulator_leave = emulator_leave_copies, true);
+#endif
