@@ -117,7 +117,7 @@ def bias_gelu_forward(x: Array, bias: Array, form: str = "erf") -> tuple[Array, 
     ValueError
         For another `form`.
     """
-    return _forward(x.reshape(-1, x.shape[-1]), bias, form, x.shape)
+    return _forward(_rows(x), bias, form, x.shape)
 
 
 def bias_gelu_backward(dy: Array, cache: GeluCache) -> tuple[Array, Array]:
@@ -134,11 +134,10 @@ def bias_gelu_backward(dy: Array, cache: GeluCache) -> tuple[Array, Array]:
     dbias : (F,)
         The sum of ``dx`` over all but the last axis.
     """
-    width = dy.shape[-1]
-    dy_rows, slope = dy.reshape(-1, width), cache.slope.reshape(-1, width)
+    dy_rows, slope = _rows(dy), _rows(cache.slope)
     dx = np.empty(dy_rows.shape, dy.dtype)
-    parts = row_blocks(len(dx), max(BLOCK // max(width, 1), 1))
-    sums = np.zeros((len(parts), width), dy.dtype)
+    parts = _parts(dx)
+    sums = np.empty((len(parts), dx.shape[1]), dy.dtype)
 
     def work(piece: int) -> None:
         part = parts[piece]
@@ -188,7 +187,7 @@ def _forward(x: Array, bias: Array | None, form: str, shape: tuple[int, ...]) ->
         source = x[part] if bias is None else np.add(x[part], bias, out=y[part])
         write(source.reshape(-1), y[part].reshape(-1), slope[part].reshape(-1), form)
 
-    share_out(work, row_blocks(len(x), max(BLOCK // max(x.shape[1], 1), 1)))
+    share_out(work, _parts(x))
     return y.reshape(shape), GeluCache(slope.reshape(shape))
 
 
@@ -251,6 +250,14 @@ def _erf_tail_gate(x: Array) -> Array:
     squares = x * x
     gate = np.exp(-0.5 * squares) * _polynomial(TAIL_POLYNOMIAL, 1.0 / squares, np.empty_like(x))
     return np.divide(gate, -x, out=gate)
+
+
+def _rows(x: Array) -> Array:
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
+def _parts(rows: Array) -> list[slice]:
+    return row_blocks(len(rows), max(BLOCK // max(rows.shape[1], 1), 1))
 
 
 def _polynomial(coefficients: tuple[float, ...], x: Array, out: Array) -> Array:
