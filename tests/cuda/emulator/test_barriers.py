@@ -58,6 +58,15 @@ extern "C" __global__ void two_masks(float *y, int n) {
     y[threadIdx.x] = __ballot_sync(threadIdx.x < n ? 0xffffffffu : 0xfffffffeu, 1);  // [two masks]
 }
 
+extern "C" __global__ void two_functions(float *y, int n) {
+    float value = threadIdx.x;
+    if (threadIdx.x < n)
+        value = __shfl_xor_sync(0xffffffff, value, 1);  // [one function]
+    else
+        value = __ballot_sync(0xffffffff, value > 7);  // [other function]
+    y[threadIdx.x] = value;
+}
+
 extern "C" __global__ void bad_width(float *y, int width) {
     y[threadIdx.x] = __shfl_down_sync(0xffffffff, y[threadIdx.x], 1, width);  // [width]
 }
@@ -148,6 +157,14 @@ def test_lanes_that_do_not_agree_on_the_mask(schedule):
         message = divergence("two_masks", 5, block=32)
     assert re.search(r"warp divergence: thread \(0, 0, 0\) .* waits in __ballot_sync", message)
     assert TEXT.place("two masks") in message
+
+
+@pytest.mark.parametrize("schedule", ["ascending", "descending", "random"])
+def test_lanes_in_two_functions(schedule):
+    with emulator.options(schedule=schedule):
+        message = divergence("two_functions", 5, block=32)
+    assert f"waits in __shfl_xor_sync at {TEXT.place('one function')}" in message
+    assert f"thread (5, 0, 0) of block (0, 0, 0) at {TEXT.place('other function')}" in message
 
 
 @pytest.mark.parametrize("width", [0, 3, 64, -8])
