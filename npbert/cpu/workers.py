@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from typing import Any
@@ -75,11 +75,11 @@ def share_out(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
     pieces : iterable
     """
     pieces = list(pieces)
-    count = min(worker_count(), len(pieces))
-    if count <= 1 or is_worker():
+    if len(pieces) <= 1 or is_worker():
         for piece in pieces:
             work(piece)
         return
+    count = min(worker_count(), len(pieces))
     queue = iter(pieces)  # of a list: the threads may take from it at once
 
     def work_off_the_queue() -> None:
@@ -116,12 +116,21 @@ def is_worker() -> bool:
     return getattr(_local, "is_worker", False)
 
 
-def single_threaded_blas() -> AbstractContextManager[Any]:
-    """Return a context in which each product runs on the thread that asked for it."""
+@contextmanager
+def single_threaded_blas() -> Generator[None, None, None]:
+    """Let each product run on the thread that asked for it, inside a ``with`` block.
+
+    The limit is one of the whole process. Of blocks that overlap, in several threads, the first to begin sets
+    it, and the last to end takes it back.
+    """
     if is_worker():
-        return nullcontext()
-    limit: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
-    return limit
+        yield
+        return
+    _blas.enter()
+    try:
+        yield
+    finally:
+        _blas.leave()
 
 
 def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -150,6 +159,39 @@ def scratch(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]
     return array
 
 
+class _SharedLimit:
+    """The limit of one thread a product, as long as anybody wants it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.before: list[int] = []  # threads of each library
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.before = [library.get_num_threads() for library in _blas_libraries()]
+                self._set([1] * len(self.before))
+            self.users += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self._set(self.before)
+
+    def _set(self, counts: list[int]) -> None:
+        for library, count in zip(_blas_libraries(), counts, strict=True):
+            # Since 3.8, threadpoolctl heeds only the first thread to set OpenBLAS's number, until cleared.
+            clear = getattr(library, "clear_controlling_thread", lambda force: None)
+            clear(force=True)
+            library.set_num_threads(count)
+            clear(force=True)
+
+
+_blas = _SharedLimit()
+
+
 def _pool(count: int) -> ThreadPoolExecutor:
     if count not in _pools:
         _pools[count] = ThreadPoolExecutor(count, thread_name_prefix="npbert")
@@ -157,12 +199,18 @@ def _pool(count: int) -> ThreadPoolExecutor:
 
 
 @cache
-def _controller() -> Any:
+def _blas_libraries() -> list[Any]:
     """Find the BLAS libraries once: that takes milliseconds, limiting them microseconds."""
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    return [library for library in ThreadpoolController().lib_controllers if library.user_api == "blas"]
 
 
-# The threads of a pool do not live on in a forked process.
-os.register_at_fork(after_in_child=_pools.clear)
+def _forget_other_threads() -> None:
+    """Only the thread that forked lives on in the child: none of the pools, none that holds a lock."""
+    _pools.clear()
+    _blas.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_forget_other_threads)
