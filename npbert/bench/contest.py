@@ -22,11 +22,14 @@ class Contender(NamedTuple):
         Does all of the work once, and returns the result.
     check : callable
         Takes that result and returns what is wrong with it, "" for nothing. Who is wrong is not timed.
+    before : callable
+        Called before each measurement, outside of it: what must be fresh is made here.
     """
 
     name: str
     run: Callable[[], Any]
     check: Callable[[Any], str] = lambda result: ""
+    before: Callable[[], object] = lambda: None
 
 
 class Outcome(NamedTuple):
@@ -131,6 +134,7 @@ def ratios(outcome: Outcome, base: Outcome) -> Summary | None:
 def _failure(contender: Contender) -> str:
     """Let a contender do the work for the first time; say what is wrong."""
     try:
+        contender.before()
         return contender.check(contender.run())
     except Exception as error:  # of a library: the others can still be compared
         return f"{type(error).__name__}: {error}"
@@ -143,6 +147,7 @@ def _calls_needed(contender: Contender, min_seconds: float, clock: Callable[[], 
 
 def _time(contender: Contender, calls: int, clock: Callable[[], float]) -> float:
     """Return the seconds that the work takes, on average."""
+    contender.before()
     run = contender.run
     start = clock()
     for _ in range(calls):

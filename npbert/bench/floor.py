@@ -175,6 +175,36 @@ def forward_products(config: BertConfig, lengths: Sequence[int], pooler: bool = 
     return products
 
 
+def with_gradients(products: Sequence[Product]) -> list[Product]:
+    """Return products and, for each of them, the two that its gradients take.
+
+    Examples
+    --------
+    >>> with_gradients([Product(rows=4, inner=2, columns=3)])[1:]
+    [Product(rows=4, inner=3, columns=2, form='NN', stack=1, weight=''), \
+Product(rows=3, inner=4, columns=2, form='TN', stack=1, weight='')]
+    """
+    found = list(products)
+    for product in reversed(products):
+        rows, inner, columns = product.rows, product.inner, product.columns
+        if product.form == "NT":  # y = x wᵀ: dx = dy w, dw = dyᵀ x
+            found.append(product._replace(inner=columns, columns=inner, form="NN"))
+            found.append(product._replace(rows=columns, inner=rows, columns=inner, form="TN"))
+        else:  # y = x w: dx = dy wᵀ, dw = xᵀ dy
+            found.append(product._replace(inner=columns, columns=inner, form="NT"))
+            found.append(product._replace(rows=inner, inner=rows, form="TN"))
+    return found
+
+
+def decoder_products(config: BertConfig, masked: int) -> list[Product]:
+    """Return the products of a masked-language-model head at so many masked places."""
+    hidden = config.hidden_size
+    return [
+        Product(masked, hidden, hidden, weight="transform"),
+        Product(masked, hidden, config.vocab_size, weight="decoder"),
+    ]
+
+
 def chunks_of(lengths: Sequence[int], chunk_tokens: int = CHUNK_TOKENS) -> list[list[int]]:
     """Sort texts by length and cut them into chunks of about so many tokens, the longest texts first.
 

@@ -1,6 +1,8 @@
 """``npbert bench inference``: texts to vectors, in bulk and one by one."""
 
-from collections.abc import Iterator, Sequence
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -11,8 +13,10 @@ from numpy.typing import NDArray
 from npbert.bench.comparison import FLOOR, Comparison
 from npbert.bench.contest import Contender, contest
 from npbert.bench.floor import Floor, chunks_of, forward_products
+from npbert.bench.machine import threads_of_numpy
+from npbert.bench.memory import peak_bytes_of
 from npbert.bench.peers import Peer
-from npbert.bench.peers.sentence_encoders import Checkpoint, Encode
+from npbert.bench.peers.sentence_encoders import PEERS, Checkpoint, Encode
 from npbert.bench.texts import text_of_length
 from npbert.bert import Bert
 from npbert.checkpoint import read_pooling, transformer_directory
@@ -50,18 +54,20 @@ def prepare(directory: Path, backends: Sequence[str], peers: Sequence[Peer], thr
     """Load a checkpoint into npbert's engines and into peers."""
     engines = {f"npbert {name}": load(directory, task="encoder", backend=name) for name in backends}
     textbook = load(directory, task="encoder", dtype=np.float64, backend="reference")
-    checkpoint = Checkpoint(directory, read_pooling(directory), textbook.max_tokens, threads)
+    checkpoint = _checkpoint(directory, textbook.max_tokens, threads)
     encoders: dict[str, Encode] = {}
     failures: dict[str, str] = {}
     for peer in peers:
         try:
-            encoders[peer.name] = peer.build(checkpoint._replace(directory=_directory_for(peer, directory)))
+            encoders[peer.name] = _build(peer, checkpoint)
         except Exception as error:  # of a library: the others can still be compared
             failures[peer.name] = f"{type(error).__name__}: {error}"
     return Setting(engines, textbook, encoders, failures)
 
 
-def compare_encoders(setting: Setting, texts: Sequence[str], rounds: int) -> Comparison:
+def compare_encoders(
+    setting: Setting, texts: Sequence[str], rounds: int, peaks: Mapping[str, int] | None = None
+) -> Comparison:
     """Compare the time from texts to vectors.
 
     Parameters
@@ -69,11 +75,14 @@ def compare_encoders(setting: Setting, texts: Sequence[str], rounds: int) -> Com
     setting : Setting
     texts : sequence of str
     rounds : int
+    peaks : mapping of str to int, optional
+        From `peak_memory`.
     """
     lengths = token_counts(setting.textbook, texts)
     facts = {"texts": len(texts), "tokens": sum(lengths), "longest": max(lengths), "layers": _layers(setting)}
     title = f"{len(texts)} texts, mean {sum(lengths) / len(texts):.0f} tokens, longest {max(lengths)}"
-    return _compare(setting, title, facts, texts, rounds, min_seconds=0.0)
+    comparison = _compare(setting, title, facts, texts, rounds, min_seconds=0.0)
+    return comparison._replace(peak_bytes=dict(peaks or {}))
 
 
 def compare_latencies(setting: Setting, rounds: int) -> Iterator[Comparison]:
@@ -86,6 +95,37 @@ def compare_latencies(setting: Setting, rounds: int) -> Iterator[Comparison]:
         text = text_of_length(tokenizer, tokens)
         facts = {"texts": 1, "tokens": tokens, "layers": _layers(setting)}
         yield _compare(setting, f"1 text, {tokens} tokens", facts, [text], rounds, MIN_SECONDS)
+
+
+def peak_memory(
+    directory: Path, contenders: Sequence[str], texts: Sequence[str], threads: int
+) -> dict[str, int]:
+    """Return the peak memory of encoding some texts, by contender, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "texts.json"
+        path.write_text(json.dumps(list(texts)), encoding="utf-8")
+        return {
+            name: peak_bytes_of(
+                "npbert.bench.inference:encode_once",
+                directory=str(directory),
+                contender=name,
+                texts=str(path),
+                threads=threads,
+            )
+            for name in contenders
+        }
+
+
+def encode_once(directory: str, contender: str, texts: str, threads: int) -> None:
+    """Encode the texts of a file, for the memory of it."""
+    lines = json.loads(Path(texts).read_text(encoding="utf-8"))
+    with threads_of_numpy(threads):
+        if contender.startswith("npbert "):
+            load(directory, task="encoder", backend=contender.removeprefix("npbert ")).encode(lines)
+            return
+        checkpoint = _checkpoint(Path(directory), load(directory, task="encoder").max_tokens, threads)
+        [peer] = [peer for peer in PEERS if peer.name == contender]
+        _build(peer, checkpoint)(lines)
 
 
 def token_counts(bert: Bert, texts: Sequence[str]) -> list[int]:
@@ -145,6 +185,13 @@ def _layers(setting: Setting) -> int:
     return setting.textbook.config.num_hidden_layers
 
 
-def _directory_for(peer: Peer, directory: Path) -> Path:
-    """Return what a peer loads: sentence-transformers reads all of the checkpoint, the others its BERT."""
-    return directory if peer.name == "sentence-transformers" else transformer_directory(directory)
+def _checkpoint(directory: Path, max_tokens: int, threads: int) -> Checkpoint:
+    return Checkpoint(directory, read_pooling(directory), max_tokens, threads)
+
+
+def _build(peer: Peer, checkpoint: Checkpoint) -> Encode:
+    # sentence-transformers reads all of the checkpoint, the others the BERT in it.
+    if peer.name != "sentence-transformers":
+        checkpoint = checkpoint._replace(directory=transformer_directory(checkpoint.directory))
+    encode: Encode = peer.build(checkpoint)
+    return encode

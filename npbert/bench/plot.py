@@ -1,6 +1,7 @@
 """Plots of what benchmarks find, with matplotlib, which is imported only here."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def plot_report(report: Report, path: Path) -> None:
     _finish(figure, report, path)
 
 
-def plot_growth(report: Report, path: Path, parameters: list[str]) -> None:
+def plot_growth(report: Report, path: Path, parameters: Sequence[str]) -> None:
     """Write a plot of cost against size: for each parameter, seconds over its value, one line a contender.
 
     Parameters
@@ -43,7 +44,7 @@ def plot_growth(report: Report, path: Path, parameters: list[str]) -> None:
     report : Report
         Comparisons that have the parameter in ``facts["grows"]``.
     path : Path
-    parameters : list of str
+    parameters : sequence of str
         One plot each.
     """
     figure = _new_figure(len(parameters), 1)

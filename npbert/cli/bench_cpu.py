@@ -1,40 +1,31 @@
-"""``npbert bench inference`` and the others on a CPU: their options, and what they find as tables or JSON."""
+"""``npbert bench inference``, ``training``, ``ops``, ``tokenizer``, ``import``; `bench_report.py` prints."""
 
 import argparse
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from npbert.cli.arguments import add_command, add_json, positive
-from npbert.cli.console import Cell, Column, Styled, heading, say, table
-from npbert.cli.errors import FAILED, OK, CommandError
-from npbert.cli.models import HOW_TO_INSTALL_WEIGHTS
+from npbert.cli.errors import CommandError
+from npbert.cli.models import HOW_TO_INSTALL_WEIGHTS, add_encoder_option
+
+if TYPE_CHECKING:
+    from npbert.bench.comparison import Comparison
+    from npbert.bench.machine import Machine
+    from npbert.bench.peers import Peer
 
 BACKENDS: Final = ("reference", "cpu")
 DEFAULT_ROUNDS: Final = 5
 
-COLUMNS: Final = (
-    Column("who"),
-    Column("ms", "right"),
-    Column("p10 to p90", "right"),
-    Column("tokens/s", "right"),
-    Column("GFLOP/s", "right"),
-    Column("times the first", "right"),
-    Column("p10 to p90", "right"),
-    Column("peak MB", "right"),
-)
-METHOD: Final = """\
-Results are checked before anything is timed; what is wrong is not timed. Medians, and between which values
-the middle 80 % are. Contenders take turns; a time is divided by that of the first one in the same round.
-GFLOP/s counts the matrix products alone, without padding, for all alike; the floor computes only them."""
 
-
-def add_measuring_options(parser: argparse.ArgumentParser, rounds: int = DEFAULT_ROUNDS) -> None:
-    """Declare what all benchmarks on a CPU have in common."""
+def add_measuring_options(
+    parser: argparse.ArgumentParser, rounds: int = DEFAULT_ROUNDS, threads: bool = True
+) -> None:
+    """Declare what all benchmarks on a CPU have in common; ``--threads`` where there can be several."""
     parser.add_argument(
         "--rounds",
         type=positive,
@@ -42,12 +33,15 @@ def add_measuring_options(parser: argparse.ArgumentParser, rounds: int = DEFAULT
         metavar="N",
         help=f"times that each contender is measured, in turns (default: {rounds})",
     )
-    parser.add_argument(
-        "--threads",
-        type=positive,
-        metavar="N",
-        help="threads for each contender (default: one for each core)",
-    )
+    if threads:
+        parser.add_argument(
+            "--threads",
+            type=positive,
+            metavar="N",
+            help="threads for each contender (default: one for each core)",
+        )
+    else:
+        parser.set_defaults(threads=1)
     parser.add_argument("--plot", metavar="FILE.png", type=Path, help="write a plot, too (needs matplotlib)")
     add_json(parser)
 
@@ -83,7 +77,7 @@ def measured_in_clean_process(
     def run(arguments: argparse.Namespace) -> int:
         from npbert.bench.machine import disturbing_settings
 
-        check_plot(arguments)
+        _check_plot(arguments)
         disturbing = disturbing_settings(os.environ)
         if not disturbing:
             return measure(arguments)
@@ -95,7 +89,7 @@ def measured_in_clean_process(
     return run
 
 
-def check_plot(arguments: argparse.Namespace) -> None:
+def _check_plot(arguments: argparse.Namespace) -> None:
     """Refuse a plot that cannot be written, before anything is measured."""
     if arguments.plot is None:
         return
@@ -107,122 +101,284 @@ def check_plot(arguments: argparse.Namespace) -> None:
         raise CommandError(f"{arguments.plot}: there is no directory {arguments.plot.resolve().parent}")
 
 
-def selected_peers(arguments: argparse.Namespace, peers: Iterable[Any]) -> list[Any]:
-    """Return the peers that ``--peer`` asks for."""
-    from npbert.cli.bench import selected
-
-    named = {peer.name: peer for peer in peers}
-    if arguments.peer == ["none"]:
-        return []
-    return [named[name] for name in selected(list(named), arguments.peer, "--peer")]
-
-
-def threads_of(arguments: argparse.Namespace) -> int:
-    """Return how many threads each contender gets."""
-    from npbert.cpu.workers import usable_cpus
-
-    return arguments.threads or usable_cpus()
-
-
-def show(report: Any, arguments: argparse.Namespace) -> int:
-    """Print a report, plot it if asked to, and return the exit code: 1 if a result of npbert's is wrong."""
-    if arguments.plot is not None:
-        from npbert.bench.plot import plot_report
-
-        plot_report(report, arguments.plot)
-    if arguments.json:
-        print(json.dumps(report.as_dict(), indent=2))
-    else:
-        _say_machine(report.machine)
-        for comparison in report.comparisons:
-            heading(comparison.title)
-            _show_comparison(comparison)
-        say()
-        for name, why in report.missing.items():
-            say(f"{name}: {why}")
-        say(report.method, "dim")
-        if arguments.plot is not None:
-            say(f"\nPlot: {arguments.plot}")
-    failed = any(
-        outcome.failure and outcome.name.startswith("npbert")
-        for comparison in report.comparisons
-        for outcome in comparison.outcomes
-    )
-    return FAILED if failed else OK
-
-
-def _say_machine(machine: Any) -> None:
-    load = "" if machine.load is None else f", load {machine.load:.1f} before the start"
-    say(f"{machine.cpu}, {machine.cores} cores, {machine.threads} threads each{load}", "strong")
-    for library in machine.blas:
-        say(f"NumPy's products: {library}")
-    say(", ".join(f"{name} {version}" for name, version in machine.versions.items()))
-
-
-def _show_comparison(comparison: Any) -> None:
-    rows = [_row(comparison, outcome) for outcome in comparison.outcomes]
-    # Columns that nothing can be said about are left out.
-    kept = [number for number in range(len(COLUMNS)) if number < 2 or any(row[number] for row in rows)]
-    table([COLUMNS[number] for number in kept], [[row[number] for number in kept] for row in rows])
-    for outcome in comparison.outcomes:
-        if outcome.failure:
-            say(f"{outcome.name}: {outcome.failure}", "bad")
-
-
-def _row(comparison: Any, outcome: Any) -> list[Cell]:
-    seconds, ratio = comparison.summary(outcome), comparison.ratio(outcome)
-    peak = comparison.peak_bytes.get(outcome.name)
-    megabytes = "" if peak is None else f"{peak / 1e6:.0f}"
-    if seconds is None:
-        return [outcome.name, Styled("not timed", "bad"), "", "", "", "", "", megabytes]
-    is_base = outcome.name == comparison.base
-    return [
-        outcome.name,
-        _milliseconds(seconds.median),
-        f"{_milliseconds(seconds.p10)} to {_milliseconds(seconds.p90)}",
-        f"{comparison.tokens / seconds.median:,.0f}" if comparison.tokens else "",
-        f"{comparison.flops / seconds.median / 1e9:.0f}" if comparison.flops else "",
-        "" if ratio is None else f"{ratio.median:.2f}",
-        "" if ratio is None or is_base else f"{ratio.p10:.2f} to {ratio.p90:.2f}",
-        megabytes,
-    ]
-
-
-def _milliseconds(seconds: float) -> str:
-    value = seconds * 1000
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
-
-
 # --- inference ------------------------------------------------------------------------------------------
 
 INFERENCE_DESCRIPTION = """\
 Measure the time from texts to vectors: a sentence encoder's `encode`, in bulk
 and for single texts of 16 and 128 tokens (latency), against each of
 sentence-transformers, transformers and ONNX Runtime that is installed, and
-against the floor, the matrix products alone."""
+against the floor, the matrix products alone.
+
+With --scaling: npbert and the floor alone, as the number of tokens, texts,
+layers and workers grows."""
 
 INFERENCE_EXAMPLES = """\
 npbert bench inference
-npbert bench inference --texts reviews.txt --count 400 --rounds 7 --plot inference.png
-npbert bench inference --peer "ONNX*" --json"""
+npbert bench inference --texts reviews.txt --count 400 --rounds 7 --memory
+npbert bench inference --peer "ONNX*" --json
+npbert bench inference --scaling --plot scaling.png"""
 
 DEFAULT_TEXTS: Final = 128
 
 
 def add_inference_options(parser: argparse.ArgumentParser) -> None:
     """Declare the options of ``npbert bench inference``."""
-    from npbert.cli.models import add_encoder_option
+    add_encoder_option(parser)
+    add_texts_options(parser, DEFAULT_TEXTS)
+    add_backends_option(parser)
+    add_peers_option(parser)
+    parser.add_argument("--no-latency", action="store_true", help="only the texts in bulk")
+    parser.add_argument("--memory", action="store_true", help="the peak memory of each, too")
+    parser.add_argument("--scaling", action="store_true", help="growing sizes; npbert and the floor alone")
+    add_measuring_options(parser)
 
+
+def run_inference(arguments: argparse.Namespace) -> int:
+    """Measure and show."""
+    from npbert.bench import inference
+    from npbert.bench.peers.sentence_encoders import PEERS
+    from npbert.cli.bench_report import show
+
+    directory = model_directory(arguments.model)
+    backends = arguments.backend or ["cpu"]
+    if arguments.scaling:
+        return _run_scaling(arguments, directory, backends)
+    peers, missing = _peers(arguments, PEERS)
+    texts, source = read_chosen_texts(arguments)
+    with _measuring(arguments, peers) as (threads, machine):
+        setting = inference.prepare(directory, backends, peers, threads)
+        names = (*setting.engines, *setting.peers)
+        peaks = inference.peak_memory(directory, names, texts, threads) if arguments.memory else {}
+        bulk = inference.compare_encoders(setting, texts, arguments.rounds, peaks)
+        comparisons = [bulk._replace(title=f"{source}: {bulk.title}")]
+        if not arguments.no_latency:
+            comparisons += inference.compare_latencies(setting, arguments.rounds)
+    return show("inference", arguments, machine, comparisons, missing | setting.failures)
+
+
+def _run_scaling(arguments: argparse.Namespace, directory: Path, backends: list[str]) -> int:
+    from npbert.bench.scaling import PARAMETERS, compare_growth
+    from npbert.cli.bench_report import show
+    from npbert.cli.models import load_encoder
+
+    with _measuring(arguments, []) as (threads, machine):
+        bert = load_encoder(str(directory), backend="reference")
+        comparisons = list(compare_growth(bert, backends, threads, arguments.rounds))
+    return show("inference --scaling", arguments, machine, comparisons, {}, growing=PARAMETERS)
+
+
+# --- training -------------------------------------------------------------------------------------------
+
+TRAINING_DESCRIPTION = """\
+Measure `loss_and_grads`: a pre-training batch of 32 x 128 tokens, 15 % of them
+masked, vocabulary 30,522, on 4 layers of 256 and on 6 of 384; and sequence
+classification of 32 texts with MiniLM, where its weights are installed. Against
+transformers' forward and backward on PyTorch, and against the floor, the matrix
+products alone. No dropout, so that the gradients can be compared."""
+
+TRAINING_EXAMPLES = """\
+npbert bench training
+npbert bench training --size 2x128 --no-memory
+npbert bench training --texts reviews.txt --rounds 9 --json"""
+
+SIZES: Final = ("4x256", "6x384")
+CLASSIFICATION: Final = "classification"
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``npbert bench training``."""
+    parser.add_argument(
+        "--size",
+        action="append",
+        type=_size,
+        metavar="LAYERSxWIDTH",
+        help=f"of pre-training, or {CLASSIFICATION} (default: {', '.join(SIZES)}, {CLASSIFICATION}; may be "
+        "repeated)",
+    )
+    parser.add_argument(
+        "--batch", metavar="TEXTSxTOKENS", type=_pair, default=(32, 128), help="(default: 32x128)"
+    )
     add_encoder_option(parser)
     add_texts_options(parser)
     add_backends_option(parser)
     add_peers_option(parser)
-    parser.add_argument("--no-latency", action="store_true", help="only the texts in bulk")
+    parser.add_argument("--no-memory", action="store_true", help="not the peak memory of each")
     add_measuring_options(parser)
 
 
-def add_texts_options(parser: argparse.ArgumentParser) -> None:
-    """Declare ``--texts``, ``--column`` and ``--count``."""
+def run_training(arguments: argparse.Namespace) -> int:
+    """Measure and show."""
+    from npbert.bench import training
+    from npbert.bench.peers.torch_training import PEERS
+    from npbert.cli.bench_report import show
+
+    backends = arguments.backend or ["cpu"]
+    peers, missing = _peers(arguments, PEERS)
+    names = [*(f"npbert {name}" for name in backends), *(peer.name for peer in peers)]
+    batch, tokens = arguments.batch
+    comparisons = []
+    with _measuring(arguments, peers) as (threads, machine):
+        for size in arguments.size or [*map(_size, SIZES), CLASSIFICATION]:
+            if size == CLASSIFICATION:
+                directory = _classified_model(arguments, missing)
+                if directory is None:
+                    continue
+                texts, _ = read_chosen_texts(arguments, batch)
+                kind, settings = (
+                    CLASSIFICATION,
+                    {"directory": str(directory), "texts": texts, "tokens": tokens},
+                )
+            else:
+                layers, hidden = size
+                kind = "pretraining"
+                settings = {"layers": layers, "hidden": hidden, "batch": batch, "tokens": tokens}
+            # Before this process makes the problem: they would take the memory at the same time.
+            peaks = {} if arguments.no_memory else training.peak_memory(kind, names, threads, **settings)
+            problem = training.PROBLEMS[kind](**settings)
+            comparisons.append(
+                training.compare_training(problem, backends, peers, arguments.rounds, threads, peaks)
+            )
+    return show("training", arguments, machine, comparisons, missing)
+
+
+def _classified_model(arguments: argparse.Namespace, missing: dict[str, str]) -> Path | None:
+    try:
+        return model_directory(arguments.model)
+    except CommandError:
+        if arguments.size is not None:
+            raise
+        missing["sequence classification"] = f"not measured, no model: {HOW_TO_INSTALL_WEIGHTS}"
+        return None
+
+
+def _size(text: str) -> Any:
+    return text if text == CLASSIFICATION else _pair(text)
+
+
+def _pair(text: str) -> tuple[int, int]:
+    first, cross, second = text.partition("x")
+    if not cross:
+        raise argparse.ArgumentTypeError(f"{text!r} is not two numbers with an x between them, such as 4x256")
+    return positive(first), positive(second)
+
+
+# --- ops ------------------------------------------------------------------------------------------------
+
+OPS_DESCRIPTION = """\
+Measure each op, forward and backward, at the sizes of MiniLM and of BERT-base,
+32 x 128 tokens, against PyTorch's eager ops, which record gradients as in
+training; and, where it is made of matrix products, against these alone."""
+
+OPS_EXAMPLES = """\
+npbert bench ops
+npbert bench ops --op "gelu*" --op layernorm --size MiniLM
+npbert bench ops --batch 8x64 --backend cpu --backend reference"""
+
+
+def add_ops_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``npbert bench ops``."""
+    parser.add_argument(
+        "--op", action="append", metavar="NAME", help='only these; * and ? are wildcards: "linear*"'
+    )
+    parser.add_argument("--size", action="append", choices=("MiniLM", "BERT-base"), help="default: both")
+    parser.add_argument(
+        "--batch", metavar="TEXTSxTOKENS", type=_pair, default=(32, 128), help="(default: 32x128)"
+    )
+    add_backends_option(parser)
+    add_peers_option(parser)
+    add_measuring_options(parser)
+
+
+def run_ops(arguments: argparse.Namespace) -> int:
+    """Measure and show."""
+    from npbert.bench import ops
+    from npbert.bench.peers.torch_ops import PEERS
+    from npbert.cli.bench import selected
+    from npbert.cli.bench_report import show
+
+    names = selected(list(ops.CASES), arguments.op, "--op")
+    peers, missing = _peers(arguments, PEERS)
+    backends = arguments.backend or ["cpu"]
+    comparisons: list[Comparison] = []
+    with _measuring(arguments, peers) as (threads, machine):
+        for size in ops.SIZES:
+            if arguments.size is None or size.name in arguments.size:
+                comparisons += ops.compare_ops(
+                    size, names, backends, peers, arguments.rounds, threads, *arguments.batch
+                )
+    return show("ops", arguments, machine, comparisons, missing, one_table_each="size")
+
+
+# --- tokenizer ------------------------------------------------------------------------------------------
+
+TOKENIZER_DESCRIPTION = """\
+Measure how many tokens a second the tokenizer makes on one core, of words met
+for the first time and of words met before, against the tokenizers library."""
+
+TOKENIZER_EXAMPLES = """\
+npbert bench tokenizer
+npbert bench tokenizer --texts reviews.csv.bz2 --count 13905 --model ./bert-base-uncased"""
+
+DEFAULT_TOKENIZED: Final = 2000
+
+
+def add_tokenizer_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``npbert bench tokenizer``."""
+    add_encoder_option(parser)
+    add_texts_options(parser, DEFAULT_TOKENIZED)
+    add_peers_option(parser)
+    add_measuring_options(parser, threads=False)
+
+
+def run_tokenizer(arguments: argparse.Namespace) -> int:
+    """Measure and show."""
+    from npbert.bench import tokenizing
+    from npbert.checkpoint import transformer_directory
+    from npbert.cli.bench_report import METHOD_ALONE, show
+
+    directory = transformer_directory(model_directory(arguments.model))
+    peers, missing = _peers(arguments, tokenizing.PEERS)
+    texts, _ = read_chosen_texts(arguments)
+    with _measuring(arguments, peers) as (_, machine):
+        comparisons = list(tokenizing.compare_tokenizers(directory, texts, peers, arguments.rounds))
+    return show("tokenizer", arguments, machine, comparisons, missing, METHOD_ALONE)
+
+
+# --- import ---------------------------------------------------------------------------------------------
+
+IMPORT_DESCRIPTION = """\
+Measure `import npbert` next to `import numpy`, which it cannot do without, and
+next to what the peers' imports take: in fresh interpreters, in turns."""
+
+IMPORT_EXAMPLES = """\
+npbert bench import
+npbert bench import --rounds 31 --peer none --json"""
+
+IMPORT_ROUNDS: Final = 15
+
+
+def add_import_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``npbert bench import``."""
+    add_peers_option(parser)
+    add_measuring_options(parser, IMPORT_ROUNDS, threads=False)
+
+
+def run_import(arguments: argparse.Namespace) -> int:
+    """Measure and show."""
+    from npbert.bench import imports
+    from npbert.cli.bench_report import METHOD_ALONE, show
+
+    peers, missing = _peers(arguments, imports.PEERS)
+    with _measuring(arguments, peers) as (_, machine):
+        comparisons = list(imports.compare_imports(arguments.rounds, [peer.name for peer in peers]))
+    return show("import", arguments, machine, comparisons, missing, METHOD_ALONE)
+
+
+# --- what they share ------------------------------------------------------------------------------------
+
+
+def add_texts_options(parser: argparse.ArgumentParser, count: int | None = None) -> None:
+    """Declare ``--texts``, ``--column`` and, if there is a default of it, ``--count``."""
     parser.add_argument(
         "--texts",
         metavar="FILE",
@@ -231,56 +387,35 @@ def add_texts_options(parser: argparse.ArgumentParser) -> None:
         "$NPBERT_CORPORA, else texts made of npbert's documentation)",
     )
     parser.add_argument("--column", default="text", metavar="NAME", help="of a .csv (default: text)")
-    parser.add_argument(
-        "--count",
-        type=positive,
-        default=DEFAULT_TEXTS,
-        metavar="N",
-        help=f"use so many texts, from all over the file (default: {DEFAULT_TEXTS})",
-    )
+    if count is not None:
+        parser.add_argument(
+            "--count",
+            type=positive,
+            default=count,
+            metavar="N",
+            help=f"use so many texts, from all over the file (default: {count})",
+        )
 
 
-def read_chosen_texts(arguments: argparse.Namespace) -> tuple[list[str], str]:
+def read_chosen_texts(arguments: argparse.Namespace, count: int | None = None) -> tuple[list[str], str]:
     """Return the texts that the command line asks for, and what to call them."""
     from npbert.bench.texts import CORPUS, read_texts, sample_texts, spread
 
+    count = count or arguments.count
     path = arguments.texts
     corpora = os.environ.get("NPBERT_CORPORA")
     if path is None and corpora is not None and (Path(corpora) / CORPUS).exists():
         path = Path(corpora) / CORPUS
     if path is None:
-        return sample_texts(arguments.count), "npbert's documentation"
+        return sample_texts(count), "npbert's documentation"
     try:
-        return spread(read_texts(path, arguments.column), arguments.count), path.name
+        return spread(read_texts(path, arguments.column), count), path.name
     except UnicodeDecodeError as error:
         raise CommandError(f"{path}: byte {error.start} is not UTF-8") from None
 
 
-def run_inference(arguments: argparse.Namespace) -> int:
-    """Measure and show."""
-    from npbert.bench import inference
-    from npbert.bench.comparison import Report
-    from npbert.bench.machine import describe_machine, threads_of_numpy
-    from npbert.bench.peers import split_by_presence
-    from npbert.bench.peers.sentence_encoders import PEERS
-
-    peers, missing = split_by_presence(selected_peers(arguments, PEERS))
-    directory = _model_directory(arguments.model)
-    texts, source = read_chosen_texts(arguments)
-    threads = threads_of(arguments)
-    packages = sorted({package for peer in peers for package in peer.packages})
-    with threads_of_numpy(threads):
-        machine = describe_machine(threads, packages)
-        setting = inference.prepare(directory, arguments.backend or ["cpu"], peers, threads)
-        comparisons = [inference.compare_encoders(setting, texts, arguments.rounds)]
-        comparisons[0] = comparisons[0]._replace(title=f"{source}: {comparisons[0].title}")
-        if not arguments.no_latency:
-            comparisons += inference.compare_latencies(setting, arguments.rounds)
-    report = Report("inference", machine, METHOD, comparisons, missing | setting.failures)
-    return show(report, arguments)
-
-
-def _model_directory(source: str | None) -> Path:
+def model_directory(source: str | None) -> Path:
+    """Return the directory of the model that the command line asks for."""
     from npbert.checkpoint import find_installed_model
     from npbert.checkpoint.source import find_directory
 
@@ -290,6 +425,31 @@ def _model_directory(source: str | None) -> Path:
     if installed is None:
         raise CommandError(f"no model: give --model DIR, or install one: {HOW_TO_INSTALL_WEIGHTS}")
     return installed
+
+
+def _peers(arguments: argparse.Namespace, peers: Iterable["Peer"]) -> tuple[list["Peer"], dict[str, str]]:
+    """Return the peers that were asked for and can take part, and what to install for the others."""
+    from npbert.bench.peers import split_by_presence
+    from npbert.cli.bench import selected
+
+    named = {peer.name: peer for peer in peers}
+    if arguments.peer == ["none"]:
+        return [], {}
+    return split_by_presence([named[name] for name in selected(list(named), arguments.peer, "--peer")])
+
+
+@contextmanager
+def _measuring(
+    arguments: argparse.Namespace, peers: Iterable["Peer"]
+) -> Generator[tuple[int, "Machine"], None, None]:
+    """Give NumPy the threads that were asked for; yield how many, and what this runs on."""
+    from npbert.bench.machine import describe_machine, threads_of_numpy
+    from npbert.cpu.workers import usable_cpus
+
+    threads = arguments.threads or usable_cpus()
+    packages = sorted({package for peer in peers for package in peer.packages})
+    with threads_of_numpy(threads):
+        yield threads, describe_machine(threads, packages)
 
 
 # --- all of them ----------------------------------------------------------------------------------------
@@ -312,6 +472,34 @@ BENCHMARKS: Final = {
         "texts to vectors, against sentence-transformers, transformers and ONNX Runtime",
         INFERENCE_DESCRIPTION,
         INFERENCE_EXAMPLES,
+    ),
+    "training": Benchmark(
+        add_training_options,
+        run_training,
+        "the loss and all gradients of a batch, against transformers",
+        TRAINING_DESCRIPTION,
+        TRAINING_EXAMPLES,
+    ),
+    "ops": Benchmark(
+        add_ops_options,
+        run_ops,
+        "op by op, forward and backward, against PyTorch",
+        OPS_DESCRIPTION,
+        OPS_EXAMPLES,
+    ),
+    "tokenizer": Benchmark(
+        add_tokenizer_options,
+        run_tokenizer,
+        "tokens a second, against the tokenizers library",
+        TOKENIZER_DESCRIPTION,
+        TOKENIZER_EXAMPLES,
+    ),
+    "import": Benchmark(
+        add_import_options,
+        run_import,
+        "the time of `import npbert`, against NumPy's and the peers'",
+        IMPORT_DESCRIPTION,
+        IMPORT_EXAMPLES,
     ),
 }
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from npbert.bench.memory import peak_bytes_of
 from npbert.bench.peers import Peer
 from npbert.checkpoint import PoolingSettings
 
@@ -71,75 +72,71 @@ def transformers(checkpoint: Checkpoint) -> Encode:
 
 def onnxruntime(checkpoint: Checkpoint) -> Encode:
     """ONNX Runtime on the exported model, with the optimisations that it does by itself."""
-    with tempfile.TemporaryDirectory() as directory:
-        return _onnx_encoder(checkpoint, _export(checkpoint, Path(directory)))
+    return _onnx_encoder(checkpoint, is_fused=False)
 
 
 def onnxruntime_fused(checkpoint: Checkpoint) -> Encode:
     """ONNX Runtime on the model that its own transformer optimizer has fused."""
-    from onnxruntime.transformers import optimizer
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(checkpoint.directory)
-    with tempfile.TemporaryDirectory() as directory:
-        exported = _export(checkpoint, Path(directory))
-        fused = optimizer.optimize_model(
-            str(exported),
-            model_type="bert",
-            num_heads=config.num_attention_heads,
-            hidden_size=config.hidden_size,
-        )
-        path = Path(directory) / "fused.onnx"
-        fused.save_model_to_file(str(path))
-        return _onnx_encoder(checkpoint, path)
+    return _onnx_encoder(checkpoint, is_fused=True)
 
 
-def _export(checkpoint: Checkpoint, directory: Path) -> Path:
+def export(directory: str, path: str, is_fused: bool) -> None:
+    """Write a checkpoint as an ONNX file, fused by ONNX Runtime's transformer optimizer if asked to."""
     import torch
     from transformers import AutoModel
 
     _quieten()
     # "eager" attention is a graph that the optimizer's fusions know.
-    model = AutoModel.from_pretrained(
-        checkpoint.directory, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
+    model = AutoModel.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager").eval()
 
     class LastHiddenState(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any) -> Any:
-            output = self.model(
-                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids
-            )
+            output = model(input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids)
             return output.last_hidden_state
 
-    path = directory / "model.onnx"
+    module = LastHiddenState()
+    module.model = model  # its parameters belong to the file
     example = torch.ones(2, 8, dtype=torch.int64)
-    axes = {name: {0: "batch", 1: "tokens"} for name in (*INPUTS, "last_hidden_state")}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the tracer, about branches that all texts take alike
         torch.onnx.export(
-            LastHiddenState(),
+            module,
             (example, example, example * 0),
-            str(path),
+            path,
             input_names=list(INPUTS),
             output_names=["last_hidden_state"],
-            dynamic_axes=axes,
+            dynamic_axes={name: {0: "batch", 1: "tokens"} for name in (*INPUTS, "last_hidden_state")},
             opset_version=OPSET,
             dynamo=False,
         )
-    return path
+    if is_fused:
+        from onnxruntime.transformers import optimizer
+
+        config = model.config
+        fused = optimizer.optimize_model(
+            path, model_type="bert", num_heads=config.num_attention_heads, hidden_size=config.hidden_size
+        )
+        fused.save_model_to_file(path)
 
 
-def _onnx_encoder(checkpoint: Checkpoint, path: Path) -> Encode:
+def _onnx_encoder(checkpoint: Checkpoint, is_fused: bool) -> Encode:
     import onnxruntime
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "model.onnx"
+        # In another process: what PyTorch takes for it is not ONNX Runtime's.
+        peak_bytes_of(
+            "npbert.bench.peers.sentence_encoders:export",
+            directory=str(checkpoint.directory),
+            path=str(path),
+            is_fused=is_fused,
+        )
+        model = path.read_bytes()
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = checkpoint.threads
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def hidden_states(batch: dict[str, Array]) -> Array:
         states: Array = session.run(["last_hidden_state"], batch)[0]
