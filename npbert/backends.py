@@ -60,7 +60,9 @@ def _reference() -> Backend:
 
 
 def _cpu() -> Backend:
-    return Backend("cpu", ops, np, ("float32", "float64"))
+    from npbert import cpu
+
+    return Backend("cpu", cpu, np, ("float32", "float64"))
 
 
 def _cuda() -> Backend:

@@ -55,7 +55,7 @@ class Bert:
     dtype : float32, float64, or float16 on a CUDA backend, optional
         What is computed in. None: that of the parameters, but float32 at least.
     backend : str
-        "reference" (the textbook, `npbert.ops`), "cpu" (at present the same), "cuda" (kernels on a GPU, needs
+        "reference" (the textbook, `npbert.ops`), "cpu" (the same mathematics, fast), "cuda" (kernels on a GPU, needs
         CuPy: parameters, outputs and gradients are CuPy arrays; what comes in may be NumPy's) or
         "cuda-emulated" (the same kernels on the CPU, slowly; needs a C++ compiler).
     pooling : PoolingSettings, optional
@@ -380,6 +380,11 @@ class Bert:
         embeddings = np.empty((len(rows), self.config.hidden_size), dtype=wide)
         body_params = self._body_params()
         with progress_bar("encoding", total=len(rows), enabled=progress) as advance:
+            if self._can_pack(rows):
+                packed: Array = self._ops.encode_packed(
+                    body_params, self.config, rows, self._pooling_settings, batch_tokens, advance
+                )
+                return packed
             for batch in _batches_by_length(rows, batch_tokens):
                 embeddings[batch] = self._encode_rows(body_params, [rows[index] for index in batch])
                 advance(len(batch))
@@ -514,6 +519,11 @@ class Bert:
     @property
     def _pooling_settings(self) -> PoolingSettings:
         return self.pooling if self.pooling is not None else PoolingSettings()
+
+    def _can_pack(self, rows: list[list[int]]) -> bool:
+        """Whether the engine can encode these texts without padding."""
+        packs = hasattr(self._ops, "encode_packed") and self._ops.is_packable(self.config)
+        return packs and all(rows)
 
     def _encode_rows(self, body_params: Params, rows: list[list[int]]) -> Array:
         """Encode a batch of texts that are given as ids."""
