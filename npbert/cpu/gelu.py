@@ -27,7 +27,7 @@ from npbert.ops import gelu as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.gelu import CUBIC, SQRT_2_OVER_PI
 
-BLOCK = 32768  # elements: three float32 arrays of them are 384 KiB
+BLOCK = 65536  # elements: four float32 arrays of them are 1 MiB; less, and the calls for the tail cost more
 TAIL = -2.5  # below, elements are computed in float64
 
 # Coefficients of p and q, highest power first. The error is relative, of y from -2.5 to 2.5, and of y below
@@ -45,7 +45,8 @@ TAIL_POLYNOMIAL = (  # error 7.1e-08
 # fmt: on
 LOG2_E = math.log2(math.e)
 TANH_POLYNOMIAL = (-2 * LOG2_E * SQRT_2_OVER_PI * CUBIC, -2 * LOG2_E * SQRT_2_OVER_PI)
-LOG2_PEAK = -0.5 * math.log2(2.0 * math.pi)  # normal_pdf(0) is 2 to this
+INV_SQRT_2_PI = math.sqrt(0.5 / math.pi)
+LOG2_PEAK = math.log2(INV_SQRT_2_PI)  # normal_pdf(0) is 2 to this
 FAR = 100.0  # x² from which on GELU's slope is 1 in float32
 POLYNOMIALS = {"erf": ERF_POLYNOMIAL, "tanh": TANH_POLYNOMIAL}
 
@@ -195,7 +196,7 @@ def _single_block(x: Array, y: Array, slope: Array | None, form: str) -> None:
     """Write GELU of a float32 vector to ``y``, which may be ``x``, and its derivative to ``slope``."""
     squares = scratch("gelu squares", x.shape, np.float32)
     v = scratch("gelu v", x.shape, np.float32)
-    tail = np.flatnonzero(np.less(x, TAIL, out=scratch("gelu tail", x.shape, bool)))
+    tail = _places_below(x, TAIL)
     x_tail = x[tail].astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # where float32 ends, the limits are right
         np.square(x, out=squares)
@@ -206,10 +207,25 @@ def _single_block(x: Array, y: Array, slope: Array | None, form: str) -> None:
             (_write_erf_slope if form == "erf" else _write_tanh_slope)(x, squares, e, slope)
         e += 1.0
         np.divide(x, e, out=y)
-    gate = _erf_tail_gate(x_tail) if form == "erf" else textbook.gelu_gate(x_tail, form)
+    gate, density = _erf_tail(x_tail) if form == "erf" else _tanh_tail(x_tail)
     y[tail] = x_tail * gate
     if slope is not None:
-        slope[tail] = textbook.gelu_slope(x_tail, gate, form)
+        slope[tail] = gate + x_tail * density
+
+
+def _places_below(x: Array, limit: float) -> Array:
+    """Return the indices of the elements of a vector that are less than ``limit``, few as they may be.
+
+    NumPy looks for each True in turn, which costs most where they are neither rare nor common. Eight bytes of
+    a mask at once are zero or not, and those that are not are dense enough for its way without branches.
+    """
+    mask = scratch("gelu mask", (-(-x.size // 8) * 8,), bool)
+    np.less(x, limit, out=mask[: x.size])
+    mask[x.size :] = False
+    words = mask.view(np.uint64)
+    occupied = np.flatnonzero(words != 0)
+    found = np.flatnonzero(words[occupied].view(bool))
+    return 8 * occupied[found >> 3] + (found & 7)
 
 
 def _write_erf_slope(x: Array, squares: Array, e: Array, slope: Array) -> None:
@@ -245,11 +261,20 @@ def _double_block(x: Array, y: Array, slope: Array, form: str) -> None:
     np.multiply(x, gate, out=y)
 
 
-def _erf_tail_gate(x: Array) -> Array:
-    """Return the normal_cdf of numbers below `TAIL`, in float64."""
+def _erf_tail(x: Array) -> tuple[Array, Array]:
+    """Return g(x) and g'(x) of "erf" for numbers below `TAIL`, in float64."""
     squares = x * x
-    gate = np.exp(-0.5 * squares) * _polynomial(TAIL_POLYNOMIAL, 1.0 / squares, np.empty_like(x))
-    return np.divide(gate, -x, out=gate)
+    e = np.exp(-0.5 * squares)
+    q = _polynomial(TAIL_POLYNOMIAL, 1.0 / squares, np.empty_like(x))
+    return e * q / -x, INV_SQRT_2_PI * e
+
+
+def _tanh_tail(x: Array) -> tuple[Array, Array]:
+    """Return g(x) and g'(x) of "tanh" for numbers below `TAIL`, in float64: g = e / (1 + e), e = exp(2 u)."""
+    squares = x * x
+    e = np.exp(2.0 * SQRT_2_OVER_PI * x * (1.0 + CUBIC * squares))
+    gate = e / (1.0 + e)
+    return gate, 2.0 * SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * squares) * gate / (1.0 + e)
 
 
 def _rows(x: Array) -> Array:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from npbert import ops
 from npbert.cpu import activations as engine_activations
 from npbert.cpu import gelu as engine
+from npbert.cpu.workers import scratch
 from npbert.ops.activations import ACTIVATIONS
 from tests.comparisons import assert_finite, assert_identical, assert_rows_close
 from tests.cpu.any_workers import assert_same_for_any_workers
@@ -191,7 +192,7 @@ def test_other_layouts_blocks_and_runs_give_the_same_bits(monkeypatch, form, dty
 @both_forms
 def test_in_place_gives_the_bits_of_the_forward(form):
     rng = np.random.default_rng(2)
-    x = mixed(rng, (70, 1001), 1.0).astype(np.float32)
+    x = mixed(rng, (140, 1001), 1.0).astype(np.float32)
     assert x.size > 2 * engine.BLOCK
     y, _ = engine.gelu_forward(x, form)
     assert engine.gelu_in_place(x, form) is None
@@ -201,10 +202,17 @@ def test_in_place_gives_the_bits_of_the_forward(form):
 @both_forms
 def test_any_number_of_workers(form):
     rng = np.random.default_rng(3)
-    x, bias = mixed(rng, (130, 700), 1.0), rng.normal(size=700)
+    x, bias = mixed(rng, (200, 700), 1.0), rng.normal(size=700)
     assert x.size > 2 * engine.BLOCK
     assert_same_for_any_workers(engine.gelu_forward, engine.gelu_backward, (x, form), rng)
     assert_same_for_any_workers(engine.bias_gelu_forward, engine.bias_gelu_backward, (x, bias, form), rng)
+
+
+@given(size=st.integers(0, 70), share=st.sampled_from((0.0, 0.05, 0.5, 1.0)), seed=seeds)
+def test_places_of_the_tail(size, share, seed):
+    x = (np.random.default_rng(seed).random(size) >= share).astype(np.float32)
+    scratch("gelu mask", (80,), bool)[:] = True  # what an earlier block left
+    assert_identical(engine._places_below(x, 0.5), np.flatnonzero(x < 0.5), "places")
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (0, 3)])
