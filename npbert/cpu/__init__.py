@@ -9,6 +9,8 @@ What is not listed below as this engine's own is the textbook's function.
 """
 
 from npbert.cpu.activations import activation_backward, activation_forward
+from npbert.cpu.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from npbert.cpu.dropout import dropout_backward, dropout_forward, dropout_keep_mask
 from npbert.cpu.embedding import embedding_backward, embedding_forward
 from npbert.cpu.gelu import (
     bias_gelu_backward,
@@ -23,6 +25,7 @@ from npbert.cpu.layernorm import (
     residual_layernorm_forward,
 )
 from npbert.cpu.packed import encode_packed, is_packable
+from npbert.cpu.softmax import softmax_backward, softmax_forward
 from npbert.cpu.softmax_attention import (
     dropout_attention_forward,
     softmax_attention_backward,
@@ -36,12 +39,7 @@ from npbert.ops import (
     bce_with_logits_forward,
     cls_pooling_backward,
     cls_pooling_forward,
-    cross_entropy_backward,
-    cross_entropy_forward,
     default_position_ids,
-    dropout_backward,
-    dropout_forward,
-    dropout_keep_mask,
     erf,
     erfc,
     l2_normalize_backward,
@@ -57,8 +55,6 @@ from npbert.ops import (
     relative_position_backward,
     relative_position_forward,
     sinusoidal_positions,
-    softmax_backward,
-    softmax_forward,
     split_heads,
 )
 

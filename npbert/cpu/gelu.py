@@ -105,7 +105,7 @@ def bias_gelu_forward(x: Array, bias: Array, form: str = "erf") -> tuple[Array, 
     Parameters
     ----------
     x : (..., F) float32 or float64
-    bias : (F,) of the same dtype
+    bias : (F,) of the dtype of `x`
     form : "erf" or "tanh"
 
     Returns

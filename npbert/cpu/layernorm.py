@@ -25,7 +25,7 @@ def layernorm_forward(x: Array, weight: Array, bias: Array, eps: float) -> tuple
     ----------
     x : (..., D) float32 or float64
         Anything else is left to the textbook.
-    weight, bias : (D,) of the same dtype
+    weight, bias : (D,) of the dtype of `x`
     eps : float
 
     Returns
@@ -91,7 +91,7 @@ def residual_layernorm_forward(
     Parameters
     ----------
     x, residual : (..., D) float32 or float64
-    weight, bias : (D,) of the same dtype
+    weight, bias : (D,) of the dtype of `x`
     eps : float
 
     Returns
@@ -132,7 +132,7 @@ def layernorm_in_place(x: Array, weight: Array, bias: Array, eps: float) -> None
     Parameters
     ----------
     x : (rows, D) float32 or float64, C-contiguous
-    weight, bias : (D,) of the same dtype
+    weight, bias : (D,) of the dtype of `x`
     eps : float
 
     Examples
