@@ -78,6 +78,30 @@ def test_a_device_refuses_much_shared_memory_that_was_not_asked_for(cupy, scale)
         kernel((1, 1, 1), (8, 1, 1), (np.uintp(0),) * 3 + (np.float32(1), np.int64(0)), shared_mem=LARGE)
 
 
+@pytest.mark.usefixtures("emulated")
+def test_a_launch_is_made_on_the_device_of_the_arrays(cupy, scale, monkeypatch):
+    current, seen = [], []
+    run = cupy.RawKernel.__call__
+
+    def called(kernel, *args, **options):
+        seen.extend(current)
+        run(kernel, *args, **options)
+
+    monkeypatch.setattr(fake_cupy.Device, "__enter__", lambda self: current.append(self.id))
+    monkeypatch.setattr(fake_cupy.Device, "__exit__", lambda self, *exception: current.pop())
+    monkeypatch.setattr(cupy.RawKernel, "__call__", called)
+    x, y = cupy.asarray(np.ones(8, np.float32)), cupy.empty(8, np.float32)
+    launch(scale, grid=(1,), block=(8,), args=[x, x, y, 1.5, 8], shared_bytes=64)
+    assert seen == [x.device.id]
+    assert not current
+
+
+@pytest.mark.parametrize(("digits", "expected"), [("75", (7, 5)), ("90", (9, 0)), ("120", (12, 0))])
+def test_the_compute_capability_of_a_device(cupy, monkeypatch, digits, expected):
+    monkeypatch.setattr(fake_cupy.Device, "compute_capability", digits)
+    assert runtime.compute_capability(cupy.empty(1)) == expected
+
+
 def test_arguments_are_checked_before_the_launch(cupy, scale):
     x, y = cupy.asarray(np.ones((8, 8), np.float32)), cupy.empty((8, 8), np.float32)
     host = np.ones((8, 8), np.float32)

@@ -58,6 +58,11 @@ def is_compiled(mutant: Mutant) -> bool:
     return not mutant.file.endswith(".py")
 
 
+def runs_kernels(mutant: Mutant) -> bool:
+    """Return whether its mirrored tests run kernels."""
+    return any(test.startswith("tests/cuda/") for test in mutant.tests)
+
+
 def load() -> list[Mutant]:
     """Read the whole catalogue, in the order of the files' names."""
     return [mutant for path in sorted(FOLDER.glob("*.toml")) for mutant in _load_file(path)]

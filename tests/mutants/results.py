@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.mutants.catalogue import ROOT, Mutant
+from tests.mutants.catalogue import ROOT, Mutant, runs_kernels
 
 CACHE = ROOT / ".mutants"
 COMPILED = ("kernels", "npbert/cuda/emulator/host")  # folders of what a C++ compiler gets
@@ -85,8 +85,7 @@ class Fingerprints:
     def first_stage(self, mutant: Mutant, text: str, keyword: str = "") -> str:
         """Key of what the mirrored tests say of a mutant, or those of them that a keyword selects."""
         mirrored = (self.tests.get(test, "") for test in mutant.tests)
-        runs_kernels = any(test.startswith("tests/cuda/") for test in mutant.tests)
-        kernels = self.compiled if runs_kernels else ""
+        kernels = self.compiled if runs_kernels(mutant) else ""
         return _digest(mutant.id, text, self.package, self.shared, kernels, keyword, *mirrored)
 
     def second_stage(self, mutant: Mutant, text: str) -> str:

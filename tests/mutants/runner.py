@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.mutants import workspace as ws
-from tests.mutants.catalogue import Mutant, apply, is_compiled, source
+from tests.mutants.catalogue import Mutant, apply, is_compiled, runs_kernels, source
 from tests.mutants.results import INVALID, KILLED, PASSED, TIMEOUT, Fingerprints, Result, Store
 from tests.mutants.workspace import Workspace, first_failure, run_tests
 
@@ -26,7 +26,7 @@ RELEVANT = ("tests/ops/", "tests/test_model", "tests/test_heads", "tests/test_be
 
 # What a mutant in C++ is invalid for: the emulator's message, whichever test gets it.
 DOES_NOT_COMPILE = "does not compile for the emulator"
-# How such a mutant may end the process of the tests; any other way may be for want of memory.
+# How a kernel may end the process of the tests; any other way may be for want of memory.
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL)
 
 # A test that waits for ever takes no processor time; it is stopped after this many times its limit.
@@ -200,7 +200,7 @@ def _result(entry: _Running, was_alive: bool, seconds: float) -> Result:
     if status in (pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.INTERRUPTED):
         outcome = INVALID if DOES_NOT_COMPILE in failure["text"] else KILLED
         return Result(name, outcome, by, seconds, failure["name"])
-    if mutant and is_compiled(mutant) and -status in CRASHES:
+    if mutant and runs_kernels(mutant) and -status in CRASHES:
         return Result(name, KILLED, by, seconds, signal.Signals(-status).name)
     # It cannot be imported, or something is wrong with the run: short memory, a missing file.
     return Result(name, INVALID, f"exit status {status}: {by}", seconds)
