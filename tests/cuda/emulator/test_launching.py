@@ -158,11 +158,18 @@ def test_a_kernel_that_the_preprocessor_leaves_out():
             TEXT.launch("extra", (y,), block=(1,))
 
 
+def interrupt_soon():
+    """Once the kernel runs: what would be interrupted before is its compilation."""
+    TEXT.launch("endless", (np.ones(1, np.int32), 0))
+    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    return timer
+
+
 @pytest.mark.parametrize("barriers", [0, 1])
 def test_an_endless_kernel_can_be_interrupted(barriers):
     y = np.zeros(1, np.int32)
-    timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
+    timer = interrupt_soon()
     with pytest.raises(KeyboardInterrupt):
         TEXT.launch("endless", (y, barriers), block=(64,))
     timer.join()
@@ -174,8 +181,7 @@ def test_an_interrupt_that_somebody_else_takes():
     taken = []
     before = signal.signal(signal.SIGINT, lambda *args: taken.append(args))
     try:
-        timer = threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+        timer = interrupt_soon()
         with pytest.raises(emulator.EmulatorError, match=r"^endless: interrupted$"):
             TEXT.launch("endless", (np.zeros(1, np.int32), 0))
         timer.join()
@@ -199,6 +205,7 @@ def test_launches_from_several_threads():
 
 def test_python_goes_on_while_a_kernel_runs():
     y = np.zeros(1, np.int32)
+    TEXT.launch("endless", (np.ones(1, np.int32), 0))  # compiled
     kernel = threading.Thread(target=TEXT.launch, args=("endless", (y, 0)))
     kernel.start()
     time.sleep(0.05)
