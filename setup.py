@@ -30,6 +30,16 @@ EXTRAS = {
     "lint": ["ruff>=0.6", "mypy>=1.11", "pytest>=8", "hypothesis>=6.100"],
     # Only for comparisons; the default tests pass without any of these.
     "oracle": ["torch", "transformers>=5", "tokenizers>=0.20", "sentence-transformers>=5"],
+    # What npbert bench compares with on a CPU, and what its plots need.
+    "bench": [
+        "matplotlib>=3.8",
+        "onnx",
+        "onnxruntime",
+        "sentence-transformers>=5",
+        "tokenizers>=0.20",
+        "torch",
+        "transformers>=5",
+    ],
     # The checkers of gradients that benchmarks/bench_checkers.py compares npbert's with.
     "peers": ["torch", "jax", "autograd"],
 }

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.bench_import import measure
+from npbert.bench.imports import measure
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -90,8 +90,8 @@ def text_of_length(tokenizer: "WordPieceTokenizer", tokens: int) -> str:
     """
     words = [
         word
-        for word in dict.fromkeys(_documentation().split())
-        if word.isalpha() and len(tokenizer.encode_ids([word], add_special_tokens=False)[0]) == 1
+        for word in dict.fromkeys(_documentation().lower().split())
+        if word.isalpha() and word in tokenizer.vocab
     ]
     if not words:
         raise ValueError("the tokenizer has no whole word of npbert's documentation in its vocabulary")

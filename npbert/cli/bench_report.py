@@ -61,10 +61,12 @@ def show(
     """
     report = Report(benchmark, machine, method, list(comparisons), missing)
     if arguments.plot is not None:
-        from npbert.bench.plot import plot_growth, plot_report
+        from npbert.bench.plot import plot_growth, plot_report, plot_rows
 
         if growing:
             plot_growth(report, arguments.plot, growing)
+        elif one_table_each:
+            plot_rows(report, arguments.plot, one_table_each)
         else:
             plot_report(report, arguments.plot)
     if arguments.json:
