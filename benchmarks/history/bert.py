@@ -1,7 +1,7 @@
 """Encoding, training and ops at the sizes of MiniLM, with random parameters, on one thread.
 
-One thread, so that a figure depends on the code and the processor, not on what else the machine does. Only names
-that every version has are used: `npbert.Bert` and `npbert.ops`.
+One thread, so that a figure depends on the code and the processor, not on what else the machine does. What is
+used of npbert is what all its versions have.
 """
 
 import numpy as np
