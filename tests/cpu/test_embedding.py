@@ -115,6 +115,17 @@ def test_scatter_of_runs_that_blocks_cut(runs, rows_of_a_block, seed):
     assert_identical(table, scatter_loop(rows, ids, 2 * len(runs) + 1), "table")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scatter_adds_in_the_order_of_the_places(dtype):
+    """In another order the last bits would be others: of a sort that is not stable, those of its release."""
+    rng = np.random.default_rng(6)
+    ids = rng.integers(0, 7, size=1000)
+    rows = rng.normal(size=(1000, 5)).astype(dtype)
+    table = engine.scatter_add(rows, ids, (7, 5))
+    for i in range(7):
+        assert_identical(table[i], np.add.reduce(rows[ids == i], axis=0), f"row {i}")
+
+
 def test_positions_seen_by_all_texts_are_added_up():
     rng = np.random.default_rng(2)
     ids, _, _, types, *tables = arguments(rng, (3, 7, 2), integers)

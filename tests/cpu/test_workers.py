@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -110,6 +111,7 @@ def test_an_exception_of_either_thread_waits_for_the_other(here):
             failed.set()
             raise RuntimeError("a piece failed")
         assert failed.wait(timeout=30)
+        time.sleep(0.1)  # time enough to be overtaken by the caller
         finished.append(True)
 
     with workers(2), pytest.raises(RuntimeError, match="a piece failed"):
@@ -281,7 +283,7 @@ def test_blas_gets_its_threads_back_from_callers_that_overlap():
 FORK = """
 import os, sys
 import numpy as np
-from npbert.cpu.workers import share_out, workers
+from npbert.cpu.workers import _blas, share_out, workers
 
 def total():
     parts = np.zeros(8)
@@ -300,6 +302,9 @@ def fork(_=None):
 expected, children = total(), []
 if sys.argv[1] == "between":
     fork()
+elif sys.argv[1] == "locked":  # as if another thread were about to set the limit
+    with _blas.lock:
+        fork()
 else:
     with workers(2):
         share_out(fork, range(4))
@@ -309,7 +314,7 @@ sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in chi
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-@pytest.mark.parametrize("when", ["between", "inside"])
+@pytest.mark.parametrize("when", ["between", "inside", "locked"])
 def test_a_forked_process_has_threads_of_its_own(when):
     """Those of the parent are not in the child; waiting for them, or for their locks, would never end."""
     result = subprocess.run([sys.executable, "-c", FORK, when], timeout=60, capture_output=True, text=True)
