@@ -110,6 +110,12 @@ def test_nothing_labelled_costs_nothing(dtype, reduction):
     assert_identical(cross_entropy_backward(dtype(3.0), cache), np.zeros((2, 3, 5), dtype), "dlogits")
 
 
+def test_no_rows():
+    loss, cache = cross_entropy_forward(np.zeros((0, 3)), np.zeros(0, int))
+    assert loss == 0
+    assert cross_entropy_backward(1.0, cache).shape == (0, 3)
+
+
 @pytest.mark.usefixtures("small_blocks")
 def test_same_bits_for_any_number_of_workers():
     rng = np.random.default_rng(3)

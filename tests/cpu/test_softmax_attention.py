@@ -103,6 +103,15 @@ def test_scores_whose_exponentials_overflow_or_vanish(scale):
     assert_is_the_textbook(args, rng)
 
 
+@pytest.mark.parametrize("shift", [-1e3, 1e3])
+def test_heads_whose_scores_are_all_far_from_zero(shift):
+    """On one side only: exponentials that all vanish, and ones that all overflow."""
+    rng = np.random.default_rng(13)
+    args = list(arguments(rng, (2, 4, 9, 5), has_bias=True))
+    args[3][:, 1:3] += shift * np.sqrt(5)
+    assert_is_the_textbook(args, rng)
+
+
 def test_rows_of_minus_infinity_give_zero():
     rng = np.random.default_rng(4)
     args = list(arguments(rng, (2, 3, 7, 5), has_bias=True))
