@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npbert.cpu.workers import row_blocks, scratch, share_out
+from npbert.cpu.workers import row_blocks, row_by_row, scratch, share_out
 from npbert.ops import layernorm as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.layernorm import LayerNormCache
@@ -74,9 +74,10 @@ def layernorm_backward(dy: Array, cache: LayerNormCache) -> tuple[Array, Array, 
         through_mean = _row_means(dy_part, cache.weight)
         through_variance = _row_means(product, cache.weight)
         np.multiply(dy_part, cache.weight, out=dx_part)
-        dx_part -= np.multiply(x_hat_part, through_variance, out=product)
-        dx_part -= through_mean
-        dx_part *= inv_std[part]
+        with row_by_row():
+            dx_part -= np.multiply(x_hat_part, through_variance, out=product)
+            dx_part -= through_mean
+            dx_part *= inv_std[part]
 
     share_out(work, range(len(parts)))
     dweight, dbias = sums.sum(axis=1)
@@ -144,9 +145,10 @@ def layernorm_in_place(x: Array, weight: Array, bias: Array, eps: float) -> None
     """
     for part in _parts(x):
         rows = x[part]
-        _normalise(rows, rows, eps)
-        rows *= weight
-        rows += bias
+        with row_by_row():
+            _normalise(rows, rows, eps)
+            rows *= weight
+            rows += bias
 
 
 def _forward(
@@ -161,9 +163,10 @@ def _forward(
     y, x_hat, inv_std = np.empty(x.shape, x.dtype), np.empty(x.shape, x.dtype), np.empty((len(x), 1), x.dtype)
 
     def work(part: slice) -> None:
-        inv_std[part] = _normalise(source(part, x_hat[part]), x_hat[part], eps)
-        np.multiply(x_hat[part], weight, out=y[part])
-        y[part] += bias
+        with row_by_row():
+            inv_std[part] = _normalise(source(part, x_hat[part]), x_hat[part], eps)
+            np.multiply(x_hat[part], weight, out=y[part])
+            y[part] += bias
 
     share_out(work, _parts(x))
     return y.reshape(shape), LayerNormCache(x_hat.reshape(shape), inv_std.reshape(*shape[:-1], 1), weight)
@@ -171,8 +174,9 @@ def _forward(
 
 def _normalise(x: Array, x_hat: Array, eps: float) -> Array:
     """Write the normalised rows to ``x_hat``, which may be ``x``; return 1 / std, (rows, 1)."""
-    np.subtract(x, _row_means(x, np.ones(x.shape[1], x.dtype)), out=x_hat)
-    inv_std = 1 / np.sqrt(_row_means(x_hat, x_hat) + eps)
+    means = _row_means(x, np.ones(x.shape[1], x.dtype))
+    np.subtract(x, means, out=x_hat)
+    inv_std: Array = 1 / np.sqrt(_row_means(x_hat, x_hat) + eps)
     x_hat *= inv_std
     return inv_std
 

@@ -111,6 +111,18 @@ def row_blocks(rows: int, block: int) -> list[slice]:
     return [slice(start, min(start + block, rows)) for start in range(0, rows, block)]
 
 
+@contextmanager
+def row_by_row() -> Generator[None, None, None]:
+    """Make a ufunc of rows and one number a row take a row at a time, inside a ``with`` block.
+
+    For ``rows - means[:, None]`` NumPy otherwise fills its buffer of 8192 elements with several rows, which
+    takes up to twice as long. Operands that have to be converted do need the buffer: there should be none.
+    """
+    with np.errstate():  # restores the buffer's size, too
+        np.setbufsize(16)  # elements; the smallest
+        yield
+
+
 def is_worker() -> bool:
     """Return whether this is one of the threads that `share_out` gave work to."""
     return getattr(_local, "is_worker", False)

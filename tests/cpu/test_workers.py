@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from npbert.cpu.workers import (
     is_worker,
     row_blocks,
+    row_by_row,
     scratch,
     share_out,
     single_threaded_blas,
@@ -183,6 +184,17 @@ def test_row_blocks_cover_all_rows_in_order(rows, block):
     assert [row for part in parts for row in range(rows)[part]] == list(range(rows))
     assert all(0 < part.stop - part.start <= block for part in parts)
     assert all(part.start % block == 0 for part in parts)
+
+
+def test_row_by_row_is_over_after_its_block():
+    rows, means = np.arange(30_000.0).reshape(3, 10_000), np.arange(3.0)[:, None]
+    before, expected = np.getbufsize(), rows - means
+    with np.errstate(invalid="raise"), pytest.raises(KeyError), row_by_row():
+        assert np.getbufsize() < before
+        assert np.geterr()["invalid"] == "raise"
+        np.testing.assert_array_equal(rows - means, expected)
+        raise KeyError
+    assert np.getbufsize() == before
 
 
 # --- scratch memory -------------------------------------------------------------------------------------
