@@ -13,8 +13,8 @@ BLOCK_BYTES = 1 << 18  # of each array, worked on at once: a core's second-level
 
 # `decoder_cross_entropy`: tokens whose scores are there at once, and how the vocabulary is cut. More tokens
 # mean fewer passes over dweight, which each pass adds to, and more memory.
-TOKENS_AT_ONCE = 256
-WORDS_AT_ONCE = 512
+TOKENS_AT_ONCE = 320
+WORDS_AT_ONCE = 1024
 WORD_PIECES = 8
 
 
