@@ -55,8 +55,8 @@ class Bert:
     dtype : float32, float64, or float16 on a CUDA backend, optional
         What is computed in. None: that of the parameters, but float32 at least.
     backend : str
-        "reference" (the textbook, `npbert.ops`), "cpu" (the same mathematics, fast), "cuda" (kernels on a GPU, needs
-        CuPy: parameters, outputs and gradients are CuPy arrays; what comes in may be NumPy's) or
+        "reference" (the textbook, `npbert.ops`), "cpu" (the same mathematics, fast), "cuda" (kernels on a
+        GPU, needs CuPy: parameters, outputs and gradients are CuPy arrays; what comes in may be NumPy's) or
         "cuda-emulated" (the same kernels on the CPU, slowly; needs a C++ compiler).
     pooling : PoolingSettings, optional
         How `encode` makes one vector of a text. None: the mean of its tokens, not normalised.
