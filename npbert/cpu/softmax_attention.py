@@ -175,7 +175,9 @@ def softmax_attention_backward(
         q_lse = _widened("queries", q[place], 1, -cache.lse[place])
         expected = np.einsum("nth,nth->nt", dcontext[place], cache.context[place])  # D
         dcontext_d = _widened("dcontext", dcontext[place], cache.survivor_scale, -scale * expected)
-        dk_kept, dv_kept = (_room_for_keys(name, d[place], keys) for name, d in (("dk", dk), ("dv", dv)))
+        # Summed up where rows lie close together: those of a (B, T, N, H) array are pages apart.
+        dq_part = scratch("dq", q[place].shape, q.dtype)
+        dk_kept, dv_kept = scratch("dk", k_kept.shape, q.dtype), scratch("dv", v_kept.shape, q.dtype)
 
         for heads, queries in _blocks(q_lse, k_one):
             some = (heads, queries)
@@ -195,11 +197,14 @@ def softmax_attention_backward(
                 probs *= keep
 
             first = queries.start == 0
-            np.matmul(dscores, k_kept[heads], out=dq[place][some])
+            np.matmul(dscores, k_kept[heads], out=dq_part[some])
             _add_product(dscores.swapaxes(-1, -2), q_lse[some][..., :-1], dk_kept[heads], first)
             _add_product(probs.swapaxes(-1, -2), dcontext_d[some][..., :-1], dv_kept[heads], first)
+        dq[place] = dq_part
         for gradient, of_kept in ((dk[place], dk_kept), (dv[place], dv_kept)):
-            _put_to_keys(gradient, of_kept, keys)
+            if of_kept.shape != gradient.shape:
+                gradient[...] = 0
+            gradient[:, keys] = of_kept
 
     share_out(differentiate, _places(q, k, v))
     return dq, dk, dv, dbias
@@ -403,23 +408,6 @@ def _widened(name: str, x: Array, factor: float, column: Any) -> Array:
         np.multiply(x, factor, out=widened[..., :-1])
     widened[..., -1] = column
     return widened
-
-
-def _room_for_keys(name: str, gradient: Array, keys: Keys) -> Array:
-    """Return where the gradient of the keys that may be looked at is summed up."""
-    if isinstance(keys, slice):
-        return gradient[:, keys]
-    heads, _, width = gradient.shape
-    return scratch(name, (heads, len(keys), width), gradient.dtype)
-
-
-def _put_to_keys(gradient: Array, of_kept: Array, keys: Keys) -> None:
-    """Give the masked keys 0, and the others what was summed up for them."""
-    if isinstance(keys, slice):
-        gradient[:, of_kept.shape[1] :] = 0
-    else:
-        gradient[...] = 0
-        gradient[:, keys] = of_kept
 
 
 def _add_product(a: Array, b: Array, total: Array, first: bool) -> None:
