@@ -24,6 +24,7 @@ from npbert.cpu.layernorm import (
     residual_layernorm_backward,
     residual_layernorm_forward,
 )
+from npbert.cpu.linear import linear_backward, linear_forward
 from npbert.cpu.packed import encode_packed, is_packable
 from npbert.cpu.softmax import softmax_backward, softmax_forward
 from npbert.cpu.softmax_attention import (
@@ -44,8 +45,6 @@ from npbert.ops import (
     erfc,
     l2_normalize_backward,
     l2_normalize_forward,
-    linear_backward,
-    linear_forward,
     mean_pooling_backward,
     mean_pooling_forward,
     merge_heads,
