@@ -32,6 +32,12 @@ class Clock:
         return work
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch):
+    """Nobody's threads are in the way here."""
+    monkeypatch.setattr("npbert.bench.contest.PAUSE", 0.0)
+
+
 def test_they_take_turns_and_another_one_begins_each_round():
     clock = Clock()
     contenders = [Contender(name, clock.worker(name, 1.0)) for name in "abc"]
@@ -70,6 +76,15 @@ def test_who_is_wrong_or_fails_is_not_timed():
     assert right == Outcome("right", (1.0, 1.0))
     assert clock.log.count("wrong") == 1
     assert ratios(wrong, right) is ratios(right, wrong) is None
+
+
+def test_they_rest_before_each_measurement(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("npbert.bench.contest.PAUSE", 0.125)
+    monkeypatch.setattr("time.sleep", lambda seconds: clock.log.append(seconds))
+    outcomes = contest([Contender(name, clock.worker(name, 1.0)) for name in "ab"], rounds=1, clock=clock)
+    assert clock.log[-4:] == [0.125, "a", 0.125, "b"]
+    assert outcomes[0].seconds == (1.0,)
 
 
 def test_nobody_is_right():

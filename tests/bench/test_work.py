@@ -23,6 +23,12 @@ def directory(tmp_path):
     return tmp_path / "encoder"
 
 
+@pytest.fixture(autouse=True)
+def no_rest(monkeypatch):
+    """Nobody's threads are in the way here."""
+    monkeypatch.setattr("npbert.bench.contest.PAUSE", 0.0)
+
+
 def names_and_failures(comparison):
     return {outcome.name: outcome.failure for outcome in comparison.outcomes}
 

@@ -24,6 +24,7 @@ def clean_environment(monkeypatch):
     for name in machine.DISTURBING:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("NPBERT_CORPORA", raising=False)
+    monkeypatch.setattr("npbert.bench.contest.PAUSE", 0.0)
     monkeypatch.setattr(inference, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(ops, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(ops, "VOCABULARY", 40)
