@@ -9,7 +9,11 @@ What is not listed below as this engine's own is the textbook's function.
 """
 
 from npbert.cpu.activations import activation_backward, activation_forward
-from npbert.cpu.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from npbert.cpu.cross_entropy import (
+    cross_entropy_backward,
+    cross_entropy_forward,
+    decoder_cross_entropy,
+)
 from npbert.cpu.dropout import dropout_backward, dropout_forward, dropout_keep_mask
 from npbert.cpu.embedding import embedding_backward, embedding_forward
 from npbert.cpu.gelu import (
@@ -69,6 +73,7 @@ __all__ = [
     "cls_pooling_forward",
     "cross_entropy_backward",
     "cross_entropy_forward",
+    "decoder_cross_entropy",
     "default_position_ids",
     "dropout_attention_forward",
     "dropout_backward",
