@@ -139,11 +139,11 @@ def run_inference(arguments: argparse.Namespace) -> int:
     from npbert.bench.peers.sentence_encoders import PEERS
     from npbert.cli.bench_report import show
 
+    peers, missing = _peers(arguments, PEERS)
     directory = model_directory(arguments.model)
     backends = arguments.backend or ["cpu"]
     if arguments.scaling:
         return _run_scaling(arguments, directory, backends)
-    peers, missing = _peers(arguments, PEERS)
     texts, source = read_chosen_texts(arguments)
     with _measuring(arguments, peers) as (threads, machine):
         setting = inference.prepare(directory, backends, peers, threads)
@@ -336,8 +336,8 @@ def run_tokenizer(arguments: argparse.Namespace) -> int:
     from npbert.checkpoint import transformer_directory
     from npbert.cli.bench_report import METHOD_ALONE, show
 
-    directory = transformer_directory(model_directory(arguments.model))
     peers, missing = _peers(arguments, tokenizing.PEERS)
+    directory = transformer_directory(model_directory(arguments.model))
     texts, _ = read_chosen_texts(arguments)
     with _measuring(arguments, peers) as (_, machine):
         comparisons = list(tokenizing.compare_tokenizers(directory, texts, peers, arguments.rounds))
