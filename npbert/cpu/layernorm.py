@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npbert.cpu.workers import row_blocks, row_by_row, scratch, share_out
+from npbert.cpu.workers import row_blocks, row_by_row, scratch, share_out, single_threaded_blas
 from npbert.ops import layernorm as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.layernorm import LayerNormCache
@@ -145,7 +145,8 @@ def layernorm_in_place(x: Array, weight: Array, bias: Array, eps: float) -> None
     """
     for part in _parts(x):
         rows = x[part]
-        with row_by_row():
+        # A long row's mean is a product, too, whose bits depend on the number of threads that BLAS has.
+        with single_threaded_blas(), row_by_row():
             _normalise(rows, rows, eps)
             rows *= weight
             rows += bias
