@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal without some character shows its code; whoever reads a pipe sees every line at once.
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
-    arguments = argparse.Namespace(command=None, debug=False, argv=sys.argv[1:] if argv is None else argv)
+    # A command may start this process over; but not that of a program that calls it.
+    arguments = argparse.Namespace(command=None, debug=False, argv=sys.argv[1:] if argv is None else None)
     try:
         code = _parse_and_run(argv, arguments)
         sys.stdout.flush()  # here, where an error can still be reported

@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
@@ -69,9 +68,9 @@ def add_peers_option(parser: argparse.ArgumentParser) -> None:
 def measured_in_clean_process(
     measure: Callable[[argparse.Namespace], int],
 ) -> Callable[[argparse.Namespace], int]:
-    """Return a command that runs in another process, if settings of this one's environment would disturb it.
+    """Return a command that starts over without settings of the environment that would disturb it.
 
-    OpenBLAS reads its settings when NumPy is loaded: they cannot be taken back in this process.
+    OpenBLAS reads its settings when NumPy is loaded: they cannot be taken back later.
     """
 
     def run(arguments: argparse.Namespace) -> int:
@@ -81,10 +80,14 @@ def measured_in_clean_process(
         disturbing = disturbing_settings(os.environ)
         if not disturbing:
             return measure(arguments)
-        print(f"npbert bench: measured without {', '.join(disturbing)}", file=sys.stderr)
+        if arguments.argv is None:
+            raise CommandError(
+                f"{', '.join(disturbing)}: unset before Python starts, to measure what users get"
+            )
+        print(f"npbert bench: measured without {', '.join(disturbing)}", file=sys.stderr, flush=True)
         environment = {name: value for name, value in os.environ.items() if name not in disturbing}
-        command = [sys.executable, "-m", "npbert", *arguments.argv]
-        return subprocess.run(command, env=environment, check=False).returncode
+        # In the place of this process, so that whoever stops this one stops that.
+        os.execve(sys.executable, [sys.executable, "-m", "npbert", *arguments.argv], environment)
 
     return run
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
@@ -10,9 +9,9 @@ import pytest
 from npbert.bench import inference, machine, ops, tokenizing, training
 from npbert.bench.comparison import FLOOR
 from npbert.bench.peers import Peer, sentence_encoders
-from npbert.cli import bench_cpu
+from npbert.cli import bench_cpu, main
 from tests.cli.conftest import tiny_bert
-from tests.cli.running import assert_fails, run
+from tests.cli.running import assert_fails, npbert, run
 
 FEW = ["--rounds", "1", "--peer", "none"]
 TINY = ops.Size("MiniLM", 12, 3, 20)
@@ -216,18 +215,28 @@ def _is_installed(name):
 def test_settings_that_disturb_are_taken_away(capsys, monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
     monkeypatch.setenv("OPENBLAS_L2_SIZE", "123")
-    started = []
+    command = ["bench", "ops", "--op", "relu", "--json"]
+    monkeypatch.setattr(sys, "argv", ["npbert", *command])
 
-    def start(command, env, check):
-        started.append((command, env))
-        return subprocess.CompletedProcess(command, 7)
+    def start_over(program, arguments, environment):
+        assert (program, arguments) == (sys.executable, [sys.executable, "-m", "npbert", *command])
+        without = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
+        assert environment == without
+        raise SystemExit(7)  # this process is over
 
-    monkeypatch.setattr(bench_cpu.subprocess, "run", start)
-    code, _, error = run(capsys, "bench", "ops", "--op", "relu", "--json")
-    assert code == 7
-    assert "measured without OPENBLAS_CORETYPE, OPENBLAS_L2_SIZE" in error
-    [(command, environment)] = started
-    assert command == [sys.executable, "-m", "npbert", "bench", "ops", "--op", "relu", "--json"]
-    assert environment == {
-        name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")
-    }
+    monkeypatch.setattr(os, "execve", start_over)
+    monkeypatch.setattr("npbert.cli.exit_code_of", lambda error, program: error.code)
+    assert main() == 7
+    assert "measured without OPENBLAS_CORETYPE, OPENBLAS_L2_SIZE" in capsys.readouterr().err
+
+
+def test_the_process_of_a_program_is_not_replaced(capsys, monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert_fails(capsys, ["bench", "ops", *FEW], 1, "OPENBLAS_CORETYPE", "unset before Python starts")
+
+
+def test_from_the_shell(monkeypatch):
+    done = npbert("bench", "ops", "--op", "relu", "--batch", "1x2", *FEW, env={"OPENBLAS_L2_SIZE": "99"})
+    assert done.returncode == 0, done.stderr
+    assert "OPENBLAS_L2_SIZE" in done.stderr
+    assert "relu forward" in done.stdout
