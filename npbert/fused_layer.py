@@ -5,8 +5,10 @@ attention probabilities, which are never stored; the bias and the activation; th
 Masks are the textbook's, bit for bit. A layer with relative positions or another activation than GELU is the
 textbook's, run with the engine's ops.
 
-An engine that uses this layer has, beside the names of :mod:`npbert.ops`, ``dropout_attention_forward``, and
-``bias_gelu`` and ``residual_layernorm``, each forward and backward.
+An engine that uses this layer has, beside the names of :mod:`npbert.ops`, ``dropout_attention_forward``,
+``bias_gelu_forward``, ``bias_gelu_backward`` and ``residual_layernorm_forward``. What the fused attention and
+layernorm leave for the way back is read by the engine's ``softmax_attention_backward`` and
+``layernorm_backward``; so the way back through self-attention is the textbook's own.
 """
 
 from types import ModuleType
@@ -15,39 +17,24 @@ from typing import Any, NamedTuple
 from npbert import model
 from npbert.attention_dropout import AttentionDropout
 from npbert.config import BertConfig
-from npbert.model import Params, dense_backward, dense_forward, draw_keep_mask
+from npbert.model import (
+    FeedForwardCache,
+    Params,
+    SelfAttentionCache,
+    dense_backward,
+    dense_forward,
+    draw_keep_mask,
+)
 from npbert.ops.activations import GELU_FORMS
 from npbert.ops.array_module import Array
 from npbert.ops.dropout import SITE_ATTENTION_OUTPUT, SITE_ATTENTION_PROBS, SITE_FEED_FORWARD_OUTPUT
 
 
-class FusedAttentionCache(NamedTuple):
-    """What the way back through self-attention needs; ``attention.probs`` recomputes the probabilities."""
-
-    query: Any
-    key: Any
-    value: Any
-    attention: Any
-    projection: Any
-    dropout: Any
-    layernorm: Any
-
-
-class FusedFeedForwardCache(NamedTuple):
-    """What the way back through the feed-forward part needs."""
-
-    intermediate: Any
-    activation: Any
-    projection: Any
-    dropout: Any
-    layernorm: Any
-
-
 class FusedLayerCache(NamedTuple):
-    """What :func:`encoder_layer_backward` needs."""
+    """What :func:`encoder_layer_backward` needs: the textbook's parts, filled by fused ops."""
 
-    self_attention: FusedAttentionCache
-    feed_forward: FusedFeedForwardCache
+    self_attention: SelfAttentionCache
+    feed_forward: FeedForwardCache
 
 
 def encoder_layer_forward(
@@ -111,7 +98,7 @@ def encoder_layer_backward(
     if isinstance(cache, model.EncoderLayerCache):
         return model.encoder_layer_backward(dy, cache, config, ops)
     dattended, feed_forward_grads = _feed_forward_backward(dy, cache.feed_forward, ops)
-    dhidden, attention_grads = _attention_backward(dattended, cache.self_attention, config, ops)
+    dhidden, attention_grads = model.self_attention_backward(dattended, cache.self_attention, config, ops)
     return dhidden, attention_grads | feed_forward_grads
 
 
@@ -127,7 +114,7 @@ def _attention_forward(
     dropout_seed: int | None,
     layer: int,
     ops: ModuleType,
-) -> tuple[Array, FusedAttentionCache]:
+) -> tuple[Array, SelfAttentionCache]:
     query, query_cache = dense_forward(params, "attention.self.query", hidden, ops)  # (B, T, D)
     key, key_cache = dense_forward(params, "attention.self.key", hidden, ops)  # (B, T, D)
     value, value_cache = dense_forward(params, "attention.self.value", hidden, ops)  # (B, T, D)
@@ -149,33 +136,16 @@ def _attention_forward(
     y, layernorm_cache = _residual_layernorm(
         params, "attention.output.LayerNorm", config, dropped, hidden, ops
     )
-    return y, FusedAttentionCache(
+    return y, SelfAttentionCache(
         query_cache,
         key_cache,
         value_cache,
+        None,
         attention_cache,
         projection_cache,
         dropout_cache,
         layernorm_cache,
     )
-
-
-def _attention_backward(
-    dy: Array, cache: FusedAttentionCache, config: BertConfig, ops: ModuleType
-) -> tuple[Array, Params]:
-    grads: Params = {}
-    dsum = _residual_layernorm_backward(grads, "attention.output.LayerNorm", dy, cache.layernorm, ops)
-    dprojected = ops.dropout_backward(dsum, cache.dropout)
-    dmerged = dense_backward(grads, "attention.output.dense", dprojected, cache.projection, ops)
-
-    dcontext = ops.split_heads(dmerged, config.num_attention_heads)  # (B, T, D) -> (B, N, T, H)
-    dq, dk, dv, _ = ops.softmax_attention_backward(dcontext, cache.attention)
-
-    dhidden_query = dense_backward(grads, "attention.self.query", ops.merge_heads(dq), cache.query, ops)
-    dhidden_key = dense_backward(grads, "attention.self.key", ops.merge_heads(dk), cache.key, ops)
-    dhidden_value = dense_backward(grads, "attention.self.value", ops.merge_heads(dv), cache.value, ops)
-    dhidden = dsum + dhidden_query + dhidden_key + dhidden_value  # the residual, and three projections
-    return dhidden, grads
 
 
 def _feed_forward_forward(
@@ -185,7 +155,7 @@ def _feed_forward_forward(
     dropout_seed: int | None,
     layer: int,
     ops: ModuleType,
-) -> tuple[Array, FusedFeedForwardCache]:
+) -> tuple[Array, FeedForwardCache]:
     # The bias is left to the activation's kernel.
     widened, intermediate_cache = ops.linear_forward(hidden, params["intermediate.dense.weight"], None)
     activated, activation_cache = ops.bias_gelu_forward(
@@ -196,14 +166,16 @@ def _feed_forward_forward(
     keep_mask = draw_keep_mask(projected, rate, dropout_seed, layer, SITE_FEED_FORWARD_OUTPUT, ops)
     dropped, dropout_cache = ops.dropout_forward(projected, keep_mask, rate)
     y, layernorm_cache = _residual_layernorm(params, "output.LayerNorm", config, dropped, hidden, ops)
-    return y, FusedFeedForwardCache(
+    return y, FeedForwardCache(
         intermediate_cache, activation_cache, projection_cache, dropout_cache, layernorm_cache
     )
 
 
-def _feed_forward_backward(dy: Array, cache: FusedFeedForwardCache, ops: ModuleType) -> tuple[Array, Params]:
+def _feed_forward_backward(dy: Array, cache: FeedForwardCache, ops: ModuleType) -> tuple[Array, Params]:
     grads: Params = {}
-    dsum = _residual_layernorm_backward(grads, "output.LayerNorm", dy, cache.layernorm, ops)
+    dsum, grads["output.LayerNorm.weight"], grads["output.LayerNorm.bias"] = ops.layernorm_backward(
+        dy, cache.layernorm
+    )
     dprojected = ops.dropout_backward(dsum, cache.dropout)
     dactivated = dense_backward(grads, "output.dense", dprojected, cache.projection, ops)
     dwidened, grads["intermediate.dense.bias"] = ops.bias_gelu_backward(dactivated, cache.activation)
@@ -220,9 +192,3 @@ def _residual_layernorm(
     weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
     y, cache = ops.residual_layernorm_forward(x, residual, weight, bias, config.layer_norm_eps)
     return y, cache
-
-
-def _residual_layernorm_backward(grads: Params, name: str, dy: Array, cache: Any, ops: ModuleType) -> Array:
-    """Return the gradient of x + residual; enter the parameters' gradients in ``grads``."""
-    dsum, grads[f"{name}.weight"], grads[f"{name}.bias"] = ops.residual_layernorm_backward(dy, cache)
-    return dsum
