@@ -23,7 +23,7 @@ bias, dbias             (B, N, max_queries, max_keys)          that of q; dbias 
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from npbert.attention_dropout import AttentionDropout
 from npbert.ops.array_module import Array
@@ -64,3 +64,29 @@ class AttentionOptions(NamedTuple):
 def score_scale(head_width: int) -> float:
     """1 / sqrt(H): what scores, bias included, are multiplied by."""
     return 1 / math.sqrt(head_width)
+
+
+def blocks_of_tiles(texts: int, heads: int, longest: int, tile_rows: int) -> int:
+    """Return how many blocks a grid has, with one for each tile of rows of each head of each text."""
+    return texts * heads * -(-longest // tile_rows)
+
+
+def layout_arguments(q: Array, sequences: Sequences) -> list[Any]:
+    """Return the arguments of every attention kernel that say where rows are."""
+    return [
+        sequences.query_starts,
+        sequences.key_starts,
+        q.shape[1],
+        sequences.max_queries,
+        sequences.max_keys,
+        q.shape[0],
+    ]
+
+
+def scoring_arguments(options: AttentionOptions) -> list[Any]:
+    """Return the arguments of every attention kernel that say what is masked and dropped."""
+    dropout = options.dropout
+    drawn = (
+        (0, 0, 0, 0) if dropout is None else (dropout.seed, dropout.layer, dropout.site, dropout.threshold)
+    )
+    return [options.key_mask, options.keep_mask, *drawn, options.survivor_scale]

@@ -4,11 +4,16 @@ This is the internal pair of functions that :mod:`npbert.cuda.attention_options`
 :mod:`npbert.cuda.softmax_attention` has checked; :func:`supports` says whether they take it.
 """
 
-from typing import Any
-
 import numpy as np
 
-from npbert.cuda.attention_options import AttentionOptions, Sequences, score_scale
+from npbert.cuda.attention_options import (
+    AttentionOptions,
+    Sequences,
+    blocks_of_tiles,
+    layout_arguments,
+    score_scale,
+    scoring_arguments,
+)
 from npbert.cuda.runtime import Kernel, compute_capability, launch, storage_defines
 from npbert.ops.array_module import Array, array_module
 
@@ -68,13 +73,22 @@ def attention_forward(
     rows, heads, width = q.shape
     context = xp.empty_like(q)
     lse = xp.empty((heads, rows), dtype=np.float32)
-    blocks = _blocks(sequences.texts, heads, sequences.max_queries, forward_rows(width))
+    blocks = blocks_of_tiles(sequences.texts, heads, sequences.max_queries, forward_rows(width))
     if blocks > 0:
         launch(
             _kernel("softmax_attention_mma_forward", width),
             grid=(blocks,),
             block=(THREADS,),
-            args=[q, k, v, *_layout(q, sequences), *_scoring(width, options), context, lse],
+            args=[
+                q,
+                k,
+                v,
+                *layout_arguments(q, sequences),
+                score_scale(width),
+                *scoring_arguments(options),
+                context,
+                lse,
+            ],
         )
     return context, lse
 
@@ -115,8 +129,9 @@ def attention_backward(
     _, heads, width = q.shape
     dots = xp.empty_like(lse)
     dq, dk, dv = (xp.empty_like(x) for x in (q, k, v))
-    layout, scoring = _layout(q, sequences), _scoring(width, options)
-    blocks = _blocks(sequences.texts, heads, sequences.max_queries, BACKWARD_ROWS)
+    layout = layout_arguments(q, sequences)
+    scoring = [score_scale(width), *scoring_arguments(options)]
+    blocks = blocks_of_tiles(sequences.texts, heads, sequences.max_queries, BACKWARD_ROWS)
     if blocks > 0:
         launch(
             _kernel("softmax_attention_mma_backward_queries", width),
@@ -124,7 +139,7 @@ def attention_backward(
             block=(THREADS,),
             args=[dcontext, q, k, v, context, *layout, *scoring, lse, dq, dots],
         )
-    blocks = _blocks(sequences.texts, heads, sequences.max_keys, BACKWARD_ROWS)
+    blocks = blocks_of_tiles(sequences.texts, heads, sequences.max_keys, BACKWARD_ROWS)
     if blocks > 0:
         launch(
             _kernel("softmax_attention_mma_backward_keys", width),
@@ -172,28 +187,3 @@ def _check(q: Array, options: AttentionOptions) -> None:
 
 def _kernel(name: str, width: int) -> Kernel:
     return Kernel(FILE, name, (*storage_defines(np.float16), ("HEAD_WIDTH", str(width))))
-
-
-def _blocks(texts: int, heads: int, longest: int, tile_rows: int) -> int:
-    return texts * heads * -(-longest // tile_rows)
-
-
-def _layout(q: Array, sequences: Sequences) -> list[Any]:
-    """Return the arguments that say where rows are."""
-    return [
-        sequences.query_starts,
-        sequences.key_starts,
-        q.shape[1],
-        sequences.max_queries,
-        sequences.max_keys,
-        q.shape[0],
-    ]
-
-
-def _scoring(width: int, options: AttentionOptions) -> list[Any]:
-    """Return the arguments that say what scores and probabilities go through."""
-    dropout = options.dropout
-    drawn = (
-        (0, 0, 0, 0) if dropout is None else (dropout.seed, dropout.layer, dropout.site, dropout.threshold)
-    )
-    return [score_scale(width), options.key_mask, options.keep_mask, *drawn, options.survivor_scale]

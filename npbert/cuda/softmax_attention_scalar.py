@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from npbert.cuda.attention_options import AttentionOptions, Sequences, score_scale
+from npbert.cuda.attention_options import (
+    AttentionOptions,
+    Sequences,
+    blocks_of_tiles,
+    layout_arguments,
+    score_scale,
+    scoring_arguments,
+)
 from npbert.cuda.runtime import Kernel, launch, storage_defines
 from npbert.ops.array_module import Array, array_module
 
@@ -63,13 +70,23 @@ def attention_forward(
     context = xp.empty_like(q)
     lse = xp.empty((heads, rows), dtype=_sum_dtype(q.dtype))
     tiles = choose_tiles(width, q.dtype)
-    blocks = _blocks(sequences.texts, heads, sequences.max_queries, tiles.forward[0])
+    blocks = blocks_of_tiles(sequences.texts, heads, sequences.max_queries, tiles.forward[0])
     if blocks > 0:
         launch(
             _kernel("softmax_attention_forward", tiles, q),
             grid=(blocks,),
             block=(THREADS,),
-            args=[q, k, v, *_layout(q, sequences), *_scoring(width, options), context, lse],
+            args=[
+                q,
+                k,
+                v,
+                *layout_arguments(q, sequences),
+                score_scale(width),
+                options.bias,
+                *scoring_arguments(options),
+                context,
+                lse,
+            ],
         )
     return context, lse
 
@@ -120,12 +137,23 @@ def attention_backward(
             block=(THREADS,),
             args=[dcontext, context, heads, rows, dots],
         )
-    inputs = [dcontext, q, k, v, *_layout(q, sequences), *_scoring(width, options), lse, dots]
+    inputs = [
+        dcontext,
+        q,
+        k,
+        v,
+        *layout_arguments(q, sequences),
+        score_scale(width),
+        options.bias,
+        *scoring_arguments(options),
+        lse,
+        dots,
+    ]
     for name, longest, outputs in (
         ("softmax_attention_backward_queries", sequences.max_queries, [dq, dbias]),
         ("softmax_attention_backward_keys", sequences.max_keys, [dk, dv]),
     ):
-        blocks = _blocks(sequences.texts, heads, longest, tiles.backward[0])
+        blocks = blocks_of_tiles(sequences.texts, heads, longest, tiles.backward[0])
         if blocks > 0:
             launch(_kernel(name, tiles, q), grid=(blocks,), block=(THREADS,), args=[*inputs, *outputs])
     return dq, dk, dv, dbias
@@ -195,35 +223,3 @@ def _kernel(name: str, tiles: Tiles, q: Array) -> Kernel:
     }
     defines = tuple((macro, str(size)) for macro, size in sizes.items())
     return Kernel(FILE, name, (*storage_defines(q.dtype), *defines))
-
-
-def _blocks(texts: int, heads: int, longest: int, tile_rows: int) -> int:
-    return texts * heads * -(-longest // tile_rows)
-
-
-def _layout(q: Array, sequences: Sequences) -> list[Any]:
-    """Return the arguments that say where rows are."""
-    return [
-        sequences.query_starts,
-        sequences.key_starts,
-        q.shape[1],
-        sequences.max_queries,
-        sequences.max_keys,
-        q.shape[0],
-    ]
-
-
-def _scoring(width: int, options: AttentionOptions) -> list[Any]:
-    """Return the arguments that say what scores and probabilities go through."""
-    dropout = options.dropout
-    drawn = (
-        (0, 0, 0, 0) if dropout is None else (dropout.seed, dropout.layer, dropout.site, dropout.threshold)
-    )
-    return [
-        score_scale(width),
-        options.bias,
-        options.key_mask,
-        options.keep_mask,
-        *drawn,
-        options.survivor_scale,
-    ]
