@@ -1,10 +1,12 @@
 """The dropout's masks, any stretch of them at a time: `npbert.ops.dropout_keep_mask`, bit for bit."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from npbert.cpu.workers import scratch
+from npbert.attention_dropout import AttentionDropout
+from npbert.cpu.workers import row_blocks, scratch
 from npbert.ops.array_module import Array
 from npbert.ops.philox import KEY_STEP_0, KEY_STEP_1, MULTIPLIER_0, MULTIPLIER_2, ROUNDS, WORD
 
@@ -35,26 +37,88 @@ def draw_kept(first: int, count: int, rate: float, seed: int, layer: int, site: 
     >>> (draw_kept(3, 4, 0.5, seed=0, layer=0, site=0) == mask.reshape(-1)[3:7]).all()
     np.True_
     """
-    threshold = math.floor(rate * 2**32)
-    first_counter, last_counter = first // 4, (first + count + 3) // 4
-    kept = np.empty((last_counter - first_counter, 4), bool)
-    for start in range(first_counter, last_counter, BLOCK):
-        stop = min(start + BLOCK, last_counter)
-        words = _philox(start, stop, seed, layer, site)
-        for lane, word in enumerate(words):
-            np.greater_equal(word, threshold, out=kept[start - first_counter : stop - first_counter, lane])
-    offset = first - 4 * first_counter
-    drawn: Array = kept.reshape(-1)[offset : offset + count]
+    counters = np.arange(first // 4, (first + count + 3) // 4)
+    kept = _draw(counters, rate, seed, layer, site).reshape(-1)
+    drawn: Array = kept[first % 4 : first % 4 + count]
     return drawn
 
 
-def _philox(start: int, stop: int, seed: int, layer: int, site: int) -> tuple[Array, Array, Array, Array]:
-    """`npbert.ops.philox.philox4x32` of the counters from ``start`` on; uint64, in scratch memory."""
+def draw_kept_rows(firsts: Array, count: int, rate: float, seed: int, layer: int, site: int) -> Array:
+    """Draw several stretches of one length: `draw_kept` from each of ``firsts`` on.
+
+    Parameters
+    ----------
+    firsts : (rows,) int
+    count : int
+    rate, seed, layer, site
+        See :func:`npbert.ops.dropout_keep_mask`.
+
+    Returns
+    -------
+    (rows, count) bool
+    """
+    kept = np.empty((len(firsts), count), bool)
+    for offset in range(4):  # between the first element and the first that its counter decides
+        rows = np.flatnonzero(firsts % 4 == offset)
+        if len(rows) > 0:
+            counters = firsts[rows, None] // 4 + np.arange((offset + count + 3) // 4)
+            drawn = _draw(counters.reshape(-1), rate, seed, layer, site)
+            kept[rows] = drawn.reshape(len(rows), -1)[:, offset : offset + count]
+    return kept
+
+
+class TextDropout(NamedTuple):
+    """Dropout of one text's attention probabilities, out of the mask of its padded batch."""
+
+    dropout: AttentionDropout
+    text: int  # which one of the batch it is
+    padded: tuple[int, int, int]  # (N, T, T) of each text, padding and all: queries come before keys
+    positions: slice | Array = slice(None)  # of the padded T tokens, those that are there
+    first_head: int = 0  # that the heads asked for are counted from
+
+    @property
+    def survivor_scale(self) -> float:
+        """What the probabilities that are kept are multiplied by."""
+        return 1.0 / (1.0 - self.dropout.rate)
+
+    def kept(self, heads: slice, queries: slice, keys: slice | Array) -> Array:
+        """Draw which probabilities survive, (heads, queries, keys) bool.
+
+        Parameters
+        ----------
+        heads, queries : slice
+            With a beginning and an end.
+        keys : slice, or array of int
+            Ascending.
+        """
+        all_heads, all_queries, all_keys = self.padded
+        columns = np.arange(all_keys)[self.positions][keys]
+        rows = np.arange(all_queries)[self.positions][queries]
+        head = self.text * all_heads + self.first_head + np.arange(heads.start, heads.stop)
+        firsts = (head[:, None] * all_queries + rows) * all_keys + columns[0]
+        kept = draw_kept_rows(firsts.reshape(-1), int(columns[-1] - columns[0]) + 1, *self.dropout)
+        kept = kept.reshape(len(head), len(rows), -1)
+        return kept if kept.shape[-1] == len(columns) else kept[..., columns - columns[0]]
+
+
+def _draw(counters: Array, rate: float, seed: int, layer: int, site: int) -> Array:
+    """Return which of the four elements that each counter decides are kept, (counters, 4) bool."""
+    threshold = math.floor(rate * 2**32)
+    kept = np.empty((len(counters), 4), bool)
+    for some in row_blocks(len(counters), BLOCK):
+        words = _philox(counters[some], seed, layer, site)
+        for lane, word in enumerate(words):
+            np.greater_equal(word, threshold, out=kept[some, lane])
+    return kept
+
+
+def _philox(counters: Array, seed: int, layer: int, site: int) -> tuple[Array, Array, Array, Array]:
+    """`npbert.ops.philox.philox4x32` of some counters; uint64, in scratch memory."""
     c0, c1, c2, c3, high_0, high_2 = (
-        scratch(f"philox {name}", (stop - start,), np.uint64)
+        scratch(f"philox {name}", counters.shape, np.uint64)
         for name in ("c0", "c1", "c2", "c3", "high 0", "high 2")
     )
-    c0[:] = np.arange(start, stop, dtype=np.uint64)
+    c0[:] = counters
     np.right_shift(c0, 32, out=c1)
     c0 &= WORD
     c2[:] = layer
