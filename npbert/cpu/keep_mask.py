@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from npbert.attention_dropout import AttentionDropout
 from npbert.cpu.workers import row_blocks, scratch
 from npbert.ops.array_module import Array
 from npbert.ops.philox import KEY_STEP_0, KEY_STEP_1, MULTIPLIER_0, MULTIPLIER_2, ROUNDS, WORD
@@ -70,16 +69,19 @@ def draw_kept_rows(firsts: Array, count: int, rate: float, seed: int, layer: int
 class TextDropout(NamedTuple):
     """Dropout of one text's attention probabilities, out of the mask of its padded batch."""
 
-    dropout: AttentionDropout
+    rate: float
+    seed: int
+    layer: int
+    site: int
     text: int  # which one of the batch it is
-    padded: tuple[int, int, int]  # (N, T, T) of each text, padding and all: queries come before keys
-    positions: slice | Array = slice(None)  # of the padded T tokens, those that are there
-    first_head: int = 0  # that the heads asked for are counted from
+    heads: int  # N
+    tokens: int  # T of the batch, padding and all
+    positions: slice | Array = slice(None)  # of the T tokens, those that are there
 
     @property
     def survivor_scale(self) -> float:
         """What the probabilities that are kept are multiplied by."""
-        return 1.0 / (1.0 - self.dropout.rate)
+        return 1.0 / (1.0 - self.rate)
 
     def kept(self, heads: slice, queries: slice, keys: slice | Array) -> Array:
         """Draw which probabilities survive, (heads, queries, keys) bool.
@@ -91,13 +93,12 @@ class TextDropout(NamedTuple):
         keys : slice, or array of int
             Ascending.
         """
-        all_heads, all_queries, all_keys = self.padded
-        columns = np.arange(all_keys)[self.positions][keys]
-        rows = np.arange(all_queries)[self.positions][queries]
-        head = self.text * all_heads + self.first_head + np.arange(heads.start, heads.stop)
-        firsts = (head[:, None] * all_queries + rows) * all_keys + columns[0]
-        kept = draw_kept_rows(firsts.reshape(-1), int(columns[-1] - columns[0]) + 1, *self.dropout)
-        kept = kept.reshape(len(head), len(rows), -1)
+        places = np.arange(self.tokens)[self.positions]
+        rows, columns = places[queries], places[keys]
+        all_heads = self.text * self.heads + np.arange(heads.start, heads.stop)
+        firsts = (all_heads[:, None] * self.tokens + rows) * self.tokens + columns[0]
+        kept = draw_kept_rows(firsts.reshape(-1), int(columns[-1] - columns[0]) + 1, *self[:4])
+        kept = kept.reshape(*firsts.shape, -1)
         return kept if kept.shape[-1] == len(columns) else kept[..., columns - columns[0]]
 
 

@@ -210,7 +210,7 @@ def multiply(a: Array, b: Array, out: Array) -> None:
 
 
 def _exponentials(q: Array, k_transposed: Array, bias: Array | None) -> tuple[Array, Array, Array | float]:
-    """Return exponentials of scores, (..., queries, keys) in scratch memory, their sums, and what was subtracted.
+    """Return exponentials of scores, (..., queries, keys) in scratch memory, and their sums and maxima.
 
     A row without any score but -inf has a sum of 1.
     """

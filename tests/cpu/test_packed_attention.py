@@ -102,7 +102,7 @@ def test_blocks_and_dropout(kind, drops):
     keys, key_mask = draw_keys(rng, 67, kind)
     positions = np.sort(rng.permutation(90)[:67])
     mask = ops.dropout_keep_mask((3, 5, 90, 90), *DROPOUT)[2][:, positions][:, :, positions]
-    dropout = TextDropout(DROPOUT, 2, (5, 90, 90), positions) if drops else None
+    dropout = TextDropout(*DROPOUT, 2, 5, 90, positions) if drops else None
     expected, sizes = textbook(q, k, v, dcontext, key_mask, *((mask, DROPOUT.rate) if drops else ()))
     found = run(q, k, v, dcontext, keys, dropout)
     for name, actual, reference, size in zip(NAMES, found, expected, sizes, strict=True):
