@@ -190,13 +190,27 @@ def test_other_layouts_blocks_and_runs_give_the_same_bits(monkeypatch, form, dty
 
 
 @both_forms
-def test_in_place_gives_the_bits_of_the_forward(form):
+def test_in_place_gives_the_bits_of_the_forward_but_in_the_tail(form):
     rng = np.random.default_rng(2)
     x = mixed(rng, (140, 1001), 1.0).astype(np.float32)
-    assert x.size > 2 * engine.BLOCK
+    assert x.size > 2 * engine.BLOCK > 2 * engine.IN_PLACE_BLOCK
     y, _ = engine.gelu_forward(x, form)
-    assert engine.gelu_in_place(x, form) is None
-    assert_identical(x, y, "x")
+    in_place = x.copy()
+    assert engine.gelu_in_place(in_place, form) is None
+    tail = x < engine.TAIL
+    assert tail.mean() > 0.1
+    assert_identical(in_place[~tail], y[~tail], "to the right of the tail")
+    assert_finite(in_place[tail], "tail")
+    assert (in_place[tail] <= 0).all()
+    np.testing.assert_allclose(in_place[tail], y[tail], rtol=0, atol=2e-7)  # GELU is -0.016 or less there
+
+
+@both_forms
+def test_in_place_at_large_numbers(form):
+    x = np.array([-3e38, -1e20, -1e6, -1e3, 1e3, 1e6, 1e20, 3e38], np.float32)
+    y = x.copy()
+    engine.gelu_in_place(y, form)
+    np.testing.assert_array_equal(y, np.where(x < 0, 0, x))
 
 
 @both_forms
