@@ -202,7 +202,7 @@ def test_in_place_gives_the_bits_of_the_forward_but_in_the_tail(form):
     assert_identical(in_place[~tail], y[~tail], "to the right of the tail")
     assert_finite(in_place[tail], "tail")
     assert (in_place[tail] <= 0).all()
-    np.testing.assert_allclose(in_place[tail], y[tail], rtol=0, atol=2e-7)  # GELU is -0.016 or less there
+    np.testing.assert_allclose(in_place[tail], y[tail], rtol=0, atol=5e-7)  # as documented
 
 
 @both_forms
