@@ -23,6 +23,7 @@ class ModelInputs(NamedTuple):
     token_type_ids: Array  # (B, T) int64
     key_mask: Array | None  # (B, T) bool, True for real tokens; None: all are
     choices: int  # how many texts in a row belong to one question (multiple choice); else 1
+    read_mask: Array | None = None  # (B, T) bool, True for tokens whose result is looked at; None: all are
 
     @property
     def shape(self) -> tuple[int, int]:

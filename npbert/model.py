@@ -3,7 +3,7 @@
 Every function takes ``params``, the parameters of its own part under their local names (an encoder layer
 sees ``"attention.self.query.weight"``, without the ``"encoder.layer.3."`` before it), and ``ops``, the
 module whose operations it is built from: :mod:`npbert.ops`, or an engine with the same names, which may
-bring an encoder layer of its own, too.
+bring an encoder, or an encoder layer, of its own, too.
 
 Backward functions return the gradient of the part's input and a dict of gradients, keyed like ``params``.
 Wherever a value was used twice (a residual connection; q, k and v of one input) its gradients are added
@@ -285,6 +285,91 @@ def encoder_layer_backward(
     return dhidden, self_attention_grads | feed_forward_grads
 
 
+# The encoder ------------------------------------------------------------------------------------------
+
+
+class EncoderOutput(NamedTuple):
+    """What the encoder computes."""
+
+    last_hidden_state: Array  # (B, T, D)
+    hidden_states: tuple[Array, ...] | None  # the input and each layer, (B, T, D); None unless asked for
+    attentions: tuple[Array, ...] | None  # each layer's probabilities, (B, N, T, T); None unless asked for
+
+
+class EncoderCache(NamedTuple):
+    """What :func:`encoder_backward` needs."""
+
+    layers: list[EncoderLayerCache]
+
+
+def encoder_forward(
+    params: Params,
+    config: BertConfig,
+    hidden: Array,
+    key_mask: Array | None,
+    read_mask: Array | None,
+    dropout_seed: int | None,
+    ops: ModuleType,
+    output_hidden_states: bool = False,
+    output_attentions: bool = False,
+    keep_cache: bool = True,
+) -> tuple[EncoderOutput, EncoderCache | None]:
+    """Apply all encoder layers, one after the other.  (B, T, D) -> (B, T, D)
+
+    Parameters
+    ----------
+    params : the encoder's parameters, under names like ``"layer.0.attention.self.query.weight"``
+    config : BertConfig
+    hidden : (B, T, D) floating
+    key_mask : (B, T) bool or None
+        True for real tokens.
+    read_mask : (B, T) bool or None
+        True for tokens whose result is looked at. Every token is computed here; an engine may leave out those
+        that nobody looks at, neither attention nor what comes after, and return zeros for them.
+    dropout_seed : int or None
+    ops : module
+        An engine with an encoder layer of its own has it used.
+    output_hidden_states, output_attentions, keep_cache : bool
+        As for :func:`model_forward`.
+
+    Returns
+    -------
+    output : EncoderOutput
+    cache : EncoderCache or None
+    """
+    layer_forward = getattr(ops, "encoder_layer_forward", encoder_layer_forward)
+    hidden_states = [hidden]
+    attentions = []
+    layer_caches = []
+    for layer in range(config.num_hidden_layers):
+        layer_params = subset(params, f"layer.{layer}.")
+        hidden, layer_cache = layer_forward(layer_params, config, hidden, key_mask, dropout_seed, layer, ops)
+        if output_hidden_states:
+            hidden_states.append(hidden)
+        if output_attentions:
+            attentions.append(layer_cache.self_attention.attention.probs)
+        if keep_cache:
+            layer_caches.append(layer_cache)
+    output = EncoderOutput(
+        hidden,
+        tuple(hidden_states) if output_hidden_states else None,
+        tuple(attentions) if output_attentions else None,
+    )
+    return output, EncoderCache(layer_caches) if keep_cache else None
+
+
+def encoder_backward(
+    dy: Array, cache: EncoderCache, config: BertConfig, ops: ModuleType
+) -> tuple[Array, Params]:
+    """Backward of :func:`encoder_forward`: the layers in reverse."""
+    layer_backward = getattr(ops, "encoder_layer_backward", encoder_layer_backward)
+    grads: Params = {}
+    for layer in reversed(range(config.num_hidden_layers)):
+        dy, layer_grads = layer_backward(dy, cache.layers[layer], config, ops)
+        grads |= with_prefix(layer_grads, f"layer.{layer}.")
+    return dy, grads
+
+
 # Pooler -----------------------------------------------------------------------------------------------
 
 
@@ -329,7 +414,7 @@ class ModelCache(NamedTuple):
     """What :func:`model_backward` needs."""
 
     embeddings: EmbeddingsCache
-    layers: list[EncoderLayerCache]
+    encoder: Cache
     pooler: PoolerCache | None
 
 
@@ -373,32 +458,25 @@ def model_forward(
     hidden, embeddings_cache = embeddings_forward(
         subset(params, "embeddings."), config, inputs, dropout_seed, ops
     )
-    layer_forward = getattr(ops, "encoder_layer_forward", encoder_layer_forward)
-    hidden_states = [hidden]
-    attentions = []
-    layer_caches = []
-    for layer in range(config.num_hidden_layers):
-        layer_params = subset(params, f"encoder.layer.{layer}.")
-        hidden, layer_cache = layer_forward(
-            layer_params, config, hidden, inputs.key_mask, dropout_seed, layer, ops
-        )
-        if output_hidden_states:
-            hidden_states.append(hidden)
-        if output_attentions:
-            attentions.append(layer_cache.self_attention.attention.probs)
-        if keep_cache:
-            layer_caches.append(layer_cache)
+    encode = getattr(ops, "encoder_forward", encoder_forward)
+    encoded, encoder_cache = encode(
+        subset(params, "encoder."),
+        config,
+        hidden,
+        inputs.key_mask,
+        inputs.read_mask,
+        dropout_seed,
+        ops,
+        output_hidden_states,
+        output_attentions,
+        keep_cache,
+    )
 
     pooled = pooler_cache = None
     if "pooler.dense.weight" in params:
-        pooled, pooler_cache = pooler_forward(subset(params, "pooler."), hidden, ops)
-    output = ModelOutput(
-        hidden,
-        pooled,
-        tuple(hidden_states) if output_hidden_states else None,
-        tuple(attentions) if output_attentions else None,
-    )
-    return output, ModelCache(embeddings_cache, layer_caches, pooler_cache) if keep_cache else None
+        pooled, pooler_cache = pooler_forward(subset(params, "pooler."), encoded.last_hidden_state, ops)
+    output = ModelOutput(encoded.last_hidden_state, pooled, encoded.hidden_states, encoded.attentions)
+    return output, ModelCache(embeddings_cache, encoder_cache, pooler_cache) if keep_cache else None
 
 
 def model_backward(
@@ -434,10 +512,9 @@ def model_backward(
         dhidden_pooler, pooler_grads = pooler_backward(dpooler_output, cache.pooler, ops)
         dhidden = dhidden_pooler if dhidden is None else dhidden + dhidden_pooler
         grads |= with_prefix(pooler_grads, "pooler.")
-    layer_backward = getattr(ops, "encoder_layer_backward", encoder_layer_backward)
-    for layer in reversed(range(config.num_hidden_layers)):
-        dhidden, layer_grads = layer_backward(dhidden, cache.layers[layer], config, ops)
-        grads |= with_prefix(layer_grads, f"encoder.layer.{layer}.")
+    go_back = getattr(ops, "encoder_backward", encoder_backward)
+    dhidden, encoder_grads = go_back(dhidden, cache.encoder, config, ops)
+    grads |= with_prefix(encoder_grads, "encoder.")
     dinputs_embeds, embeddings_grads = embeddings_backward(
         dhidden, cache.embeddings, subset(params, "embeddings."), config, ops
     )

@@ -11,6 +11,7 @@ ENGINES = {"cpu": cpu, "cuda": cuda}
 FUNCTIONS = [name for name in ops.__all__ if inspect.isfunction(getattr(ops, name))]
 # What only engines have: fused ops. A layer is not an op; its form is that of npbert.model's.
 LAYER = ("encoder_layer_forward", "encoder_layer_backward")
+ENCODER = ("encoder_forward", "encoder_backward")  # only some engines have one
 
 # One gradient for the two arrays of a sum; and two forwards that share a backward.
 GRADIENTS = {
@@ -27,7 +28,7 @@ def own(engine) -> list[str]:
 
 def passes(engine) -> list[str]:
     """Names of an engine's own forwards and backwards, fused ones included."""
-    extras = [name for name in engine.__all__ if name not in (*ops.__all__, *LAYER)]
+    extras = [name for name in engine.__all__ if name not in (*ops.__all__, *LAYER, *ENCODER)]
     functions = [*own(engine), *(name for name in extras if inspect.isfunction(getattr(engine, name)))]
     return [name for name in functions if name.endswith(("_forward", "_backward"))]
 
@@ -77,6 +78,11 @@ def test_a_forward_and_a_backward_belong_together(engine, name):
 @pytest.mark.parametrize("name", LAYER)
 def test_the_signature_of_a_layer_is_that_of_the_model(engine, name):
     assert shape_of(getattr(engine, name)) == shape_of(getattr(model, name))
+
+
+@pytest.mark.parametrize("name", ENCODER)
+def test_the_signature_of_the_encoder_is_that_of_the_model(name):
+    assert shape_of(getattr(cpu, name)) == shape_of(getattr(model, name))
 
 
 @every_engine

@@ -16,6 +16,7 @@ from npbert.cpu.cross_entropy import (
 )
 from npbert.cpu.dropout import dropout_backward, dropout_forward, dropout_keep_mask
 from npbert.cpu.embedding import embedding_backward, embedding_forward
+from npbert.cpu.encoder import encoder_backward, encoder_forward
 from npbert.cpu.gelu import (
     bias_gelu_backward,
     bias_gelu_forward,
@@ -82,6 +83,8 @@ __all__ = [
     "embedding_backward",
     "embedding_forward",
     "encode_packed",
+    "encoder_backward",
+    "encoder_forward",
     "encoder_layer_backward",
     "encoder_layer_forward",
     "erf",

@@ -91,20 +91,43 @@ def dropout_backward(dy: Array, cache: DropoutCache) -> Array:
     return _drop(dy, cache.keep_mask, cache.rate)
 
 
+def drop(x: Array, keep_mask: Array, rate: float, out: Array) -> None:
+    """Write :func:`dropout_forward` of ``x`` to ``out``, which may be ``x``, on the calling thread.
+
+    Parameters
+    ----------
+    x : C-contiguous array of any shape, float32 or float64
+    keep_mask : bool array of the shape of `x`, C-contiguous
+    rate : float in [0, 1)
+    out : array of the shape and dtype of `x`, C-contiguous
+
+    Examples
+    --------
+    >>> x = np.array([1.0, 2.0, 3.0])
+    >>> drop(x, np.array([True, False, True]), 0.5, out=x)
+    >>> x
+    array([2., 0., 6.])
+    """
+    x, keep_mask, out = x.reshape(-1), keep_mask.reshape(-1), out.reshape(-1)
+    for part in row_blocks(x.size, BLOCK):
+        _drop_block(x[part], keep_mask[part], rate, out[part])
+
+
 def _drop(x: Array, keep_mask: Array | None, rate: float) -> Array:
     """Apply the mask: the same linear map forward and backward."""
     if keep_mask is None or x.dtype not in BITS or keep_mask.shape != x.shape:
         return textbook.dropout_forward(x, keep_mask, rate)[0]
     y = np.empty(x.shape, x.dtype)
-    x_flat, y_flat, keep = x.reshape(-1), y.reshape(-1), keep_mask.reshape(-1).view(np.int8)
-    bits = BITS[x.dtype]
-
-    def work(part: slice) -> None:
-        np.multiply(x_flat[part], 1.0 / (1.0 - rate), out=y_flat[part])
-        kept = scratch("dropout kept", keep[part].shape, bits)
-        np.copyto(kept, keep[part])
-        y_bits = y_flat[part].view(bits)
-        y_bits *= kept
-
-    share_out(work, row_blocks(y.size, BLOCK))
+    x_flat, y_flat, keep = x.reshape(-1), y.reshape(-1), keep_mask.reshape(-1)
+    share_out(
+        lambda part: _drop_block(x_flat[part], keep[part], rate, y_flat[part]), row_blocks(y.size, BLOCK)
+    )
     return y
+
+
+def _drop_block(x: Array, keep: Array, rate: float, out: Array) -> None:
+    np.multiply(x, 1.0 / (1.0 - rate), out=out)
+    kept = scratch("dropout kept", keep.shape, BITS[x.dtype])
+    np.copyto(kept, keep.view(np.int8))
+    out_bits = out.view(BITS[x.dtype])
+    out_bits *= kept

@@ -28,7 +28,7 @@ from npbert.heads.pretraining import (
 )
 from npbert.heads.question_answering import question_answering_backward, question_answering_forward
 from npbert.inputs import ModelInputs
-from npbert.labels import Labels
+from npbert.labels import IGNORE_INDEX, Labels
 from npbert.model import (
     ModelCache,
     ModelOutput,
@@ -37,8 +37,8 @@ from npbert.model import (
     model_forward,
     zeros_for_unused,
 )
-from npbert.ops.array_module import Array
-from npbert.params import BODY_PREFIX, subset, with_prefix
+from npbert.ops.array_module import Array, array_module
+from npbert.params import BODY_PREFIX, TASKS_WITHOUT_POOLER, subset, with_prefix
 
 __all__ = [
     "HEADS",
@@ -49,6 +49,8 @@ __all__ = [
     "task_backward",
     "task_forward",
 ]
+
+TASKS_WITH_TOKEN_LABELS: Final = ("pretraining", "masked_lm", "token_classification")
 
 HeadForward = Callable[..., tuple[HeadOutput, Any]]
 HeadBackward = Callable[..., HeadGradients]
@@ -108,6 +110,8 @@ def task_forward(
     cache : TaskCache
     """
     head_forward, _ = HEADS[task]
+    if not options.all_logits:
+        inputs = inputs._replace(read_mask=tokens_that_are_read(task, inputs, labels))
     body, body_cache = model_forward(
         subset(params, BODY_PREFIX),
         config,
@@ -120,6 +124,18 @@ def task_forward(
     )
     head, head_cache = head_forward(params, config, body, labels, options, ops)
     return body, head, TaskCache(body_cache, head_cache)
+
+
+def tokens_that_are_read(task: str, inputs: ModelInputs, labels: Labels) -> Array | None:
+    """Return which tokens the loss of a task depends on beyond attention, (B, T) bool; None for all."""
+    if task == "question_answering":
+        return None  # all tokens of a text compete with each other
+    read: Array = array_module(inputs.position_ids).zeros(inputs.shape, dtype=bool)
+    if task in TASKS_WITH_TOKEN_LABELS and labels.labels is not None:
+        read |= labels.labels != IGNORE_INDEX
+    if task not in TASKS_WITHOUT_POOLER:
+        read[:, 0] = True
+    return read
 
 
 def task_backward(
@@ -156,6 +172,9 @@ def task_backward(
     )
     grads = with_prefix(body_grads, BODY_PREFIX)
     for name, grad in head.grads.items():
-        # A tied decoder is the word embedding: used by the body and by the head, it gets both gradients.
-        grads[name] = grads[name] + grad if name in grads else grad
+        if name in grads:
+            # A tied decoder is the word embedding: used by the body and by the head, it gets both gradients.
+            grads[name] += grad
+        else:
+            grads[name] = grad
     return dinputs_embeds, zeros_for_unused(grads, params)

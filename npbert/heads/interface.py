@@ -18,7 +18,8 @@ class HeadOutput(NamedTuple):
     """What a head computes."""
 
     loss: Array | None  # (), None without labels
-    logits: dict[str, Array]  # under the names of Hugging Face's output classes
+    # Under the names of Hugging Face's output classes; None where only the loss was wanted.
+    logits: dict[str, Array | None]
 
 
 class HeadGradients(NamedTuple):

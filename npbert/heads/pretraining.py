@@ -19,20 +19,18 @@ TRANSFORM = "cls.predictions.transform"
 SEQ_RELATIONSHIP = "cls.seq_relationship"
 
 
-class PredictionsCache(NamedTuple):
-    """What :func:`predictions_backward` needs."""
+class TransformCache(NamedTuple):
+    """What :func:`transform_backward` needs."""
 
     dense: Any
     activation: Any
     layernorm: Any
-    decoder: Any
 
 
-def predictions_forward(
+def transform_forward(
     params: Params, config: BertConfig, hidden: Array, ops: ModuleType
-) -> tuple[Array, PredictionsCache]:
-    """Score every word of the vocabulary, for each row of ``hidden``.  (..., D) -> (..., V)"""
-    decoder_weight, decoder_bias = decoder_names(config)
+) -> tuple[Array, TransformCache]:
+    """Prepare tokens for the decoder: linear, activation, layernorm.  (..., D) -> (..., D)"""
     dense, dense_cache = ops.linear_forward(
         hidden, params[f"{TRANSFORM}.dense.weight"], params[f"{TRANSFORM}.dense.bias"]
     )
@@ -43,17 +41,12 @@ def predictions_forward(
         params[f"{TRANSFORM}.LayerNorm.bias"],
         config.layer_norm_eps,
     )
-    logits, decoder_cache = ops.linear_forward(normalised, params[decoder_weight], params[decoder_bias])
-    return logits, PredictionsCache(dense_cache, activation_cache, layernorm_cache, decoder_cache)
+    return normalised, TransformCache(dense_cache, activation_cache, layernorm_cache)
 
 
-def predictions_backward(
-    dlogits: Array, cache: PredictionsCache, config: BertConfig, ops: ModuleType
-) -> tuple[Array, Params]:
-    """Backward of :func:`predictions_forward`; returns ``dhidden`` and the parameters' gradients."""
-    decoder_weight, decoder_bias = decoder_names(config)
+def transform_backward(dnormalised: Array, cache: TransformCache, ops: ModuleType) -> tuple[Array, Params]:
+    """Backward of :func:`transform_forward`; returns ``dhidden`` and the parameters' gradients."""
     grads: Params = {}
-    dnormalised, grads[decoder_weight], grads[decoder_bias] = ops.linear_backward(dlogits, cache.decoder)
     dactivated, grads[f"{TRANSFORM}.LayerNorm.weight"], grads[f"{TRANSFORM}.LayerNorm.bias"] = (
         ops.layernorm_backward(dnormalised, cache.layernorm)
     )
@@ -64,13 +57,56 @@ def predictions_backward(
     return dhidden, grads
 
 
+class DecoderCache(NamedTuple):
+    """What :func:`decoder_backward` needs."""
+
+    linear: Any
+    cross_entropy: Any  # None without labels
+    # The loss and its gradients, of an engine that computes both at once; the other two are then None.
+    decoder_loss: Any
+
+
+def decoder_forward(
+    params: Params, config: BertConfig, x: Array, words: Array | None, options: HeadOptions, ops: ModuleType
+) -> tuple[Array | None, Array | None, DecoderCache]:
+    """Score every word of the vocabulary, and compare with the right words.  (M, D) -> (), (M, V)
+
+    Where only the loss is wanted, an engine need not have all scores at once: the logits are then None.
+    """
+    weight, bias = (params[name] for name in decoder_names(config))
+    if words is not None and not options.all_logits and hasattr(ops, "decoder_cross_entropy"):
+        decoder_loss = ops.decoder_cross_entropy(x, weight, bias, words, IGNORE_INDEX, options.reduction)
+        return decoder_loss.loss, None, DecoderCache(None, None, decoder_loss)
+    logits, linear_cache = ops.linear_forward(x, weight, bias)
+    loss = loss_cache = None
+    if words is not None:
+        loss, loss_cache = ops.cross_entropy_forward(logits, words, IGNORE_INDEX, options.reduction)
+    return loss, logits, DecoderCache(linear_cache, loss_cache, None)
+
+
+def decoder_backward(
+    dloss: Array, cache: DecoderCache, config: BertConfig, ops: ModuleType
+) -> tuple[Array, Params]:
+    """Backward of :func:`decoder_forward`; returns ``dx`` and the parameters' gradients."""
+    if cache.decoder_loss is not None:
+        _, dx, dweight, dbias = cache.decoder_loss
+        if dloss != 1:
+            dx, dweight, dbias = dloss * dx, dloss * dweight, dloss * dbias
+    else:
+        dlogits = ops.cross_entropy_backward(dloss, cache.cross_entropy)
+        dx, dweight, dbias = ops.linear_backward(dlogits, cache.linear)
+    weight_name, bias_name = decoder_names(config)
+    return dx, {weight_name: dweight, bias_name: dbias}
+
+
 class MaskedLMCache(NamedTuple):
     """What :func:`masked_lm_backward` needs."""
 
     places: Array | None  # (M,) int, the scored tokens of the flattened batch; None: all
     hidden_shape: tuple[int, int, int]  # (B, T, D)
-    predictions: PredictionsCache
-    loss: Any
+    transform: TransformCache
+    decoder: DecoderCache
+    has_loss: bool
 
 
 def masked_lm_forward(
@@ -85,7 +121,7 @@ def masked_lm_forward(
 
     About one token in seven has a label, and the V scores of a token are most of the work. Where only
     the loss is wanted (``options.all_logits`` False), the M labelled tokens are gathered first; the
-    ``"logits"`` are then (M, V), in reading order.
+    ``"logits"`` are then (M, V), in reading order, or None where the engine does not keep them.
     """
     xp = array_module(body.last_hidden_state)
     batch, tokens, width = body.last_hidden_state.shape
@@ -96,13 +132,11 @@ def masked_lm_forward(
         places = xp.flatnonzero(words != IGNORE_INDEX)  # (M,)
         hidden, words = hidden[places], words[places]  # (M, D), (M,)
 
-    logits, predictions_cache = predictions_forward(params, config, hidden, ops)  # (M or B*T, V)
-    loss = loss_cache = None
-    if words is not None:
-        loss, loss_cache = ops.cross_entropy_forward(logits, words, IGNORE_INDEX, options.reduction)
-    if places is None:
+    normalised, transform_cache = transform_forward(params, config, hidden, ops)  # (M or B*T, D)
+    loss, logits, decoder_cache = decoder_forward(params, config, normalised, words, options, ops)
+    if places is None and logits is not None:
         logits = logits.reshape(batch, tokens, -1)  # (B*T, V) -> (B, T, V)
-    cache = MaskedLMCache(places, (batch, tokens, width), predictions_cache, loss_cache)
+    cache = MaskedLMCache(places, (batch, tokens, width), transform_cache, decoder_cache, loss is not None)
     return HeadOutput(loss, {"logits": logits}), cache
 
 
@@ -111,14 +145,14 @@ def masked_lm_backward(
 ) -> HeadGradients:
     """Backward of :func:`masked_lm_forward`: tokens whose words were not scored get zero."""
     batch, tokens, width = cache.hidden_shape
-    dlogits = ops.cross_entropy_backward(dloss, cache.loss)
-    dhidden, grads = predictions_backward(dlogits, cache.predictions, config, ops)  # (M or B*T, D)
+    dnormalised, decoder_grads = decoder_backward(dloss, cache.decoder, config, ops)
+    dhidden, transform_grads = transform_backward(dnormalised, cache.transform, ops)  # (M or B*T, D)
     if cache.places is not None:
         xp = array_module(dhidden)
         dhidden_of_places = dhidden
         dhidden = xp.zeros((batch * tokens, width), dtype=dhidden.dtype)
         dhidden[cache.places] = dhidden_of_places  # no place occurs twice
-    return HeadGradients(dhidden.reshape(batch, tokens, width), None, grads)
+    return HeadGradients(dhidden.reshape(batch, tokens, width), None, decoder_grads | transform_grads)
 
 
 class NextSentenceCache(NamedTuple):
@@ -192,7 +226,7 @@ def pretraining_backward(
     """Backward of :func:`pretraining_forward`: each task gets the sum's gradient."""
     dlast_hidden_state = dpooler_output = None
     grads: Params = {}
-    if cache.masked_lm.loss is not None:
+    if cache.masked_lm.has_loss:
         words = masked_lm_backward(dloss, cache.masked_lm, config, ops)
         dlast_hidden_state = words.dlast_hidden_state
         grads |= words.grads

@@ -1,0 +1,105 @@
+"""Texts without padding: which tokens of a batch are computed, as the rows of one matrix, and in what pieces.
+
+A token is left out if attention may not look at it and nothing after the encoder does.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from npbert.ops.array_module import Array
+
+Places = slice | Array  # some of the elements of an axis: a slice where they lie in a row
+
+# Rows of a chunk of texts: enough for a product to be fast, and few enough for a layer's matrices to stay
+# near the core.
+CHUNK_ROWS = 512
+LEAST_CHUNK_ROWS = 128
+CHUNKS_TOGETHER = 4  # a multiple of it: 2 or 4 workers then have as much to do, each
+
+
+class Text(NamedTuple):
+    """The rows of a text."""
+
+    number: int  # which text of the batch this is
+    rows: slice  # among those of the chunk
+    tokens: Places  # which of the text's T tokens these are
+    keys: Places  # which of these rows attention may look at
+
+
+class Chunk(NamedTuple):
+    """Texts that are worked on together."""
+
+    rows: slice  # among those of all chunks
+    texts: list[Text]
+
+
+class Packing(NamedTuple):
+    """Which tokens are the rows of a matrix."""
+
+    places: Array  # (R,) int, each row's place among the B * T tokens
+    chunks: list[Chunk]
+
+
+def pack(shape: tuple[int, int], key_mask: Array | None, read_mask: Array | None) -> Packing:
+    """Lay texts one after the other, without the tokens that nobody looks at.
+
+    Parameters
+    ----------
+    shape : (B, T)
+    key_mask : (B, T) bool or None
+        True where attention may look; None: everywhere.
+    read_mask : (B, T) bool or None
+        True where the result is looked at; None: everywhere.
+
+    Returns
+    -------
+    Packing
+        The masks alone decide what it is.
+    """
+    keys = np.ones(shape, bool) if key_mask is None else key_mask
+    kept = np.ones(shape, bool) if read_mask is None else keys | read_mask
+    lengths = kept.sum(axis=1).tolist()
+    places = []
+    chunks = []
+    start = 0  # of the chunk, among all rows
+    for indices in chunks_of_texts(lengths):
+        texts = []
+        row = 0  # in the chunk
+        for index in indices:
+            tokens = np.flatnonzero(kept[index])
+            places.append(index * shape[1] + tokens)
+            rows = slice(row, row + len(tokens))
+            texts.append(Text(index, rows, _places(kept[index]), _places(keys[index, tokens])))
+            row = rows.stop
+        chunks.append(Chunk(slice(start, start + row), texts))
+        start += row
+    return Packing(np.concatenate(places) if places else np.empty(0, np.int64), chunks)
+
+
+def chunks_of_texts(lengths: Sequence[int]) -> list[list[int]]:
+    """Share texts out to chunks with about as many rows each, by their lengths alone; not those without rows.
+
+    Examples
+    --------
+    >>> chunks_of_texts([200, 100, 0, 190, 90])
+    [[0], [3], [1], [4]]
+    """
+    total = sum(lengths)
+    wanted = -(-total // CHUNK_ROWS)
+    together = -(-wanted // CHUNKS_TOGETHER) * CHUNKS_TOGETHER
+    chunks: list[list[int]] = [[] for _ in range(max(1, min(together, total // LEAST_CHUNK_ROWS)))]
+    filled = [0] * len(chunks)
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if lengths[index] > 0:
+            emptiest = filled.index(min(filled))
+            chunks[emptiest].append(index)
+            filled[emptiest] += lengths[index]
+    return [chunk for chunk in chunks if chunk]
+
+
+def _places(mask: Array) -> Places:
+    """Return where a mask is True: a slice where that is the first few."""
+    count = int(np.count_nonzero(mask))
+    return slice(count) if mask[:count].all() else np.flatnonzero(mask)
