@@ -1,41 +1,32 @@
-"""Attention of one text, on the calling thread: no row of scores is longer than the text has keys.
+"""Attention of one text, on the calling thread.
 
-A few heads, or a few queries, are done at a time, so that their scores stay in the second-level cache. Three
-things make it fast, apart from that:
+A few heads, or a few queries, are done at a time, so that their scores stay in the second-level cache:
 
 - The keys are transposed, and scaled by ``log2(e) / sqrt(H)``, before they are multiplied by the queries:
-  ``q @ k_transposed`` reads both along their rows, which takes BLAS half the time of ``q @ k.T``, and
   exponentials of base 2 are the fastest.
 - No maximum is looked for. Where a row's sum shows that exponentials overflowed, or all but vanished, its
-  head is done again with the maxima subtracted: in a trained model, nowhere.
+  head is done again with the maxima subtracted.
 - Work on (T, H) arrays stands in for work on (T, T) arrays. The sum of exponentials divides the context. For
   the way back one number a row is kept, the logarithm of that sum, and the probabilities are computed again;
   a number to be subtracted from a row of ``A Bᵀ`` is one more column of A, beside a column of ones in B; and
   the sum of a row of ``probs * dprobs``, which the derivative of softmax asks for, is that of
   ``context * dcontext`` (Dao et al., "FlashAttention", arXiv:2205.14135, appendix B.2).
 
-Each head is multiplied on its own, and cut by its own size: what is computed of a text depends on nothing
-but the text.
+What is computed of a head depends on nothing but the head.
 """
 
 import math
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
+from npbert.cpu.head_products import add_product, gathered, multiply, transposed, widened
 from npbert.cpu.workers import row_blocks, scratch
 from npbert.ops.array_module import Array
 
-# Bytes of scores that are worked on at once.
-SCORE_BYTES = 1 << 18
-
-# Multiplications in a product above which OpenBLAS copies its operands first, which costs short ones a third
-# of their time.
-SMALL_PRODUCT = 10**6
-
-# Rows that are transposed at once: read at a distance, they have to stay in the first-level cache.
-TRANSPOSED_ROWS = 64
+# Bytes of (T, T) arrays that are worked on at once: half of a core's second-level cache.
+BLOCK_BYTES = 1 << 20
 
 # Sums of exponentials between which nothing was lost: what underflows is 2^-66 of the sum, and a value may be
 # as large as 2^67 before a product with an exponential overflows.
@@ -43,11 +34,11 @@ SMALLEST_SUM, LARGEST_SUM = 2.0**-60, 2.0**60
 
 LOG2_E = math.log2(math.e)
 
-Keys = slice | Array  # what selects the rows that may be looked at
+Keys = slice | Array  # what selects the rows that may be looked at: the first few, or any
 
 
 class Dropout(Protocol):
-    """The dropout of one text's probabilities; see :mod:`npbert.cpu.keep_mask`."""
+    """The dropout of one text's probabilities, such as :class:`npbert.cpu.keep_mask.TextDropout`."""
 
     @property
     def survivor_scale(self) -> float:
@@ -72,7 +63,7 @@ def attend(
     Parameters
     ----------
     q, k, v : (T, N, H) float32 or float64
-        Contiguous along the last axis. There may be fewer queries than keys.
+        Contiguous along the last axis. The number of keys may differ from that of queries.
     context : (T, N, H)
         Is written; 0 where there is no key to look at.
     keys : slice, or array of int
@@ -89,31 +80,52 @@ def attend(
         Which of the K keys survive the dropout, eight a byte, for `attend_backward`.
     """
     q, k_kept, v_kept = _heads(q), _heads(k[keys]), _heads(v[keys])
-    heads, queries, _ = q.shape
-    keep_bits = None
-    if dropout is not None:
-        keep_bits = np.empty((heads, queries, -(-k_kept.shape[1] // 8)), np.uint8)
-    if k_kept.shape[1] == 0:
+    heads, queries, width = q.shape
+    key_count = k_kept.shape[1]
+    keep_bits = None if dropout is None else np.empty((heads, queries, -(-key_count // 8)), np.uint8)
+    if key_count == 0:
         context[...] = 0
         if lse is not None:
             lse[...] = 0
         return keep_bits
-    scale = 1 / math.sqrt(q.shape[-1])
-    k_transposed = _transposed("keys", k_kept, scale * LOG2_E)
-    for some in _blocks(heads, queries, k_kept.shape[1], q.itemsize):
-        some_bias = None if bias is None else bias[some][..., keys] * (scale * LOG2_E)
+    scale = LOG2_E / math.sqrt(width)
+    k_transposed = transposed("keys", k_kept, scale)
+    v_kept = gathered("values", v_kept)
+    for some in _blocks(heads, queries, key_count, q.itemsize):
+        some_bias = None if bias is None else bias[some][..., keys] * scale
         exponentials, totals, maxima = _exponentials(q[some], k_transposed[some[0]], some_bias)
+        if lse is not None:
+            lse.T[some] = np.log2(totals) + maxima
         if dropout is not None and keep_bits is not None:
             mask = dropout.kept(*some, keys)
             keep_bits[some] = np.packbits(mask, axis=-1)
             exponentials *= mask
-        some_context = _heads(context)[some]
-        multiply(exponentials, v_kept[some[0]], some_context)
-        survivor_scale = 1.0 if dropout is None else dropout.survivor_scale
-        some_context *= (survivor_scale / totals)[..., None]
-        if lse is not None:
-            lse.T[some] = np.log2(totals) + maxima
+            totals /= dropout.survivor_scale
+        _average(exponentials, totals, v_kept[some[0]], context[some[::-1]])
     return keep_bits
+
+
+def attend_many(q: Array, k: Array, v: Array, context: Array) -> None:
+    """Do what `attend` does for several texts of one length: short ones take less time together.
+
+    Parameters
+    ----------
+    q, k, v : (n, T, N, H) float32 or float64
+    context : (n, T, N, H)
+        Is written: the same bits as by `attend`.
+    """
+    texts, tokens, heads, width = q.shape
+    together = BLOCK_BYTES // (heads * tokens * tokens * q.itemsize)
+    if together <= 1 or tokens == 1:  # products with one column are BLAS's own, and depend on the layout
+        for text in zip(q, k, v, context, strict=True):
+            attend(*text)
+        return
+    for some in row_blocks(texts, together):
+        rows = k[some].reshape(-1, heads, width)
+        k_transposed = transposed("keys", _heads(rows), LOG2_E / math.sqrt(width))
+        k_transposed = k_transposed.reshape(heads, width, -1, tokens).transpose(2, 0, 1, 3)
+        exponentials, totals, _ = _exponentials(_heads(q[some]), k_transposed, None)
+        _average(exponentials, totals, _heads(v[some]), context[some])
 
 
 def attend_backward(
@@ -151,36 +163,39 @@ def attend_backward(
     dbias : (N, T, T), or None where there is no bias
         Is written.
     """
-    q, k_kept, v_kept, dcontext = _heads(q), _heads(k[keys]), _heads(v[keys]), _heads(dcontext)
-    heads, queries, _ = q.shape
+    q, k_kept, v_kept = _heads(q), _heads(k[keys]), _heads(v[keys])
+    heads, queries, width = q.shape
     key_count = k_kept.shape[1]
+    for gradient in (dk, dv):
+        if key_count < len(gradient):
+            gradient[...] = 0
     if dbias is not None:
         dbias[...] = 0
     if key_count == 0:
-        for gradient in (dq, dk, dv):
-            gradient[...] = 0
+        dq[...] = 0
         return
-    scale = 1 / math.sqrt(q.shape[-1])
-    k_one = _transposed("keys", k_kept, scale * LOG2_E, ones=True)
-    v_one = _transposed("values", v_kept, scale, ones=True)
-    q_lse = _widened("queries", q, 1, -lse.T)
-    expected = np.einsum("nth,nth->nt", dcontext, _heads(context))  # D
-    dcontext_d = _widened("dcontext", dcontext, survivor_scale, -scale * expected)
-    dk_kept, dv_kept = scratch("dk", k_kept.shape, q.dtype), scratch("dv", v_kept.shape, q.dtype)
 
-    for some in _blocks(heads, queries, key_count, q.itemsize):
-        some_heads = some[0]
-        probs = scratch("scores", (*q_lse[some].shape[:-1], key_count), q.dtype)
+    scale = 1 / math.sqrt(width)
+    k_one = transposed("keys", k_kept, scale * LOG2_E, ones=True)
+    v_one = transposed("values", v_kept, scale, ones=True)
+    k_kept = gathered("gathered keys", k_kept)
+    q_lse = widened("queries", q, -lse.T)
+    expected = np.vecdot(dcontext, context)  # D
+    dcontext_d = widened("dcontext", _heads(dcontext), -scale * expected.T)
+    in_place = isinstance(keys, slice)
+    dk_kept = _heads(dk[keys]) if in_place else scratch("dk", k_kept.shape, q.dtype)
+    dv_kept = _heads(dv[keys]) if in_place else scratch("dv", v_kept.shape, q.dtype)
+
+    for some in _blocks(heads, queries, 2 * key_count, q.itemsize):
+        some_heads, some_queries = some
+        some_bias = None if bias is None else bias[some][..., keys] * (scale * LOG2_E)
+        probs = _probabilities(q_lse[some], k_one[some_heads], some_bias)
         dscores = scratch("dscores", probs.shape, q.dtype)
-        multiply(q_lse[some], k_one[some_heads], probs)
-        if bias is not None:
-            probs += bias[some][..., keys] * (scale * LOG2_E)
-        np.exp2(probs, out=probs)
         if keep_bits is None:
             multiply(dcontext_d[some], v_one[some_heads], dscores)
             dscores *= probs
         else:
-            keep = np.unpackbits(keep_bits[some], axis=-1, count=key_count).view(bool)
+            keep = _factors(keep_bits[some], survivor_scale, probs)
             multiply(dcontext_d[some][..., :-1], v_one[some_heads, :-1], dscores)
             dscores *= keep
             dscores += dcontext_d[some][..., -1:]
@@ -189,36 +204,50 @@ def attend_backward(
         if dbias is not None:
             dbias[some][..., keys] = dscores
 
-        first = some[1].start == 0
+        first = some_queries.start == 0
         multiply(dscores, k_kept[some_heads], _heads(dq)[some])
-        _add_product(dscores.swapaxes(1, 2), q_lse[some][..., :-1], dk_kept[some_heads], first)
-        _add_product(probs.swapaxes(1, 2), dcontext_d[some][..., :-1], dv_kept[some_heads], first)
-    for gradient, of_kept in ((_heads(dk), dk_kept), (_heads(dv), dv_kept)):
-        if of_kept.shape != gradient.shape:
-            gradient[...] = 0
-        gradient[:, keys] = of_kept
+        add_product(dscores.swapaxes(1, 2), q_lse[some][..., :-1], dk_kept[some_heads], first)
+        add_product(probs.swapaxes(1, 2), dcontext_d[some][..., :-1], dv_kept[some_heads], first)
+    if not in_place:
+        dk[keys], dv[keys] = _heads(dk_kept), _heads(dv_kept)
 
 
-def multiply(a: Array, b: Array, out: Array) -> None:
-    """Write ``a @ b`` to ``out``, a few rows at a time: as many as make a small product."""
-    rows, inner = a.shape[-2:]
-    most = SMALL_PRODUCT // max(inner * b.shape[-1], 1) // 16 * 16
-    if most < 32:  # too short to be worth it
-        most = rows
-    for some in row_blocks(rows, most):
-        np.matmul(a[..., some, :], b, out=out[..., some, :])
+def write_probabilities(
+    probs: Array,
+    q: Array,
+    k: Array,
+    lse: Array,
+    keys: Keys = slice(None),
+    keep_bits: Array | None = None,
+    survivor_scale: float = 1.0,
+    bias: Array | None = None,
+) -> None:
+    """Write the probabilities of one text, after dropout; arguments are those of `attend_backward`.
+
+    Parameters
+    ----------
+    probs : (N, T, T)
+        Is written where there are keys, and only there.
+    """
+    scale = LOG2_E / math.sqrt(q.shape[-1])
+    k_one = transposed("keys", _heads(k[keys]), scale, ones=True)
+    q_lse = widened("queries", _heads(q), -lse.T)
+    for some in _blocks(*q_lse.shape[:2], k_one.shape[-1], q.itemsize):
+        some_bias = None if bias is None else bias[some][..., keys] * scale
+        some_probs = _probabilities(q_lse[some], k_one[some[0]], some_bias)
+        if keep_bits is not None:
+            some_probs *= _factors(keep_bits[some], survivor_scale, some_probs)
+        probs[some][..., keys] = some_probs
 
 
 def _exponentials(q: Array, k_transposed: Array, bias: Array | None) -> tuple[Array, Array, Array | float]:
     """Return exponentials of scores, (..., queries, keys) in scratch memory, and their sums and maxima.
 
-    A row without any score but -inf has a sum of 1.
+    The maxima are 0 where none had to be subtracted. A row without any score but -inf has a sum of 1.
     """
     scores = scratch("scores", (*q.shape[:-1], k_transposed.shape[-1]), q.dtype)
     ones = np.ones(scores.shape[-1], q.dtype)
-    multiply(q, k_transposed, scores)
-    if bias is not None:
-        scores += bias
+    _write_scores(q, k_transposed, bias, scores)
     with np.errstate(over="ignore"):  # is noticed below
         np.exp2(scores, out=scores)
         totals = scores @ ones
@@ -228,9 +257,7 @@ def _exponentials(q: Array, k_transposed: Array, bias: Array | None) -> tuple[Ar
 
     maxima = np.zeros_like(totals)
     for head in zip(*np.nonzero(~exact.all(axis=-1)), strict=True):
-        multiply(q[head], k_transposed[head], scores[head])
-        if bias is not None:
-            scores[head] += bias[head]
+        _write_scores(q[head], k_transposed[head], None if bias is None else bias[head], scores[head])
         row_max = scores[head].max(axis=-1)
         row_max[row_max == -np.inf] = 0  # -inf - -inf would be NaN
         scores[head] -= row_max[:, None]
@@ -241,45 +268,44 @@ def _exponentials(q: Array, k_transposed: Array, bias: Array | None) -> tuple[Ar
     return scores, totals, maxima
 
 
-def _blocks(heads: int, queries: int, keys: int, itemsize: int) -> Iterator[tuple[slice, slice]]:
-    """Cut a text into heads and queries whose scores are worked on at once."""
-    bytes_a_query = keys * itemsize
-    queries_at_once = max(16, SCORE_BYTES // bytes_a_query)
-    heads_at_once = max(1, SCORE_BYTES // (queries * bytes_a_query))
+def _write_scores(q: Array, k_transposed: Array, bias: Array | None, scores: Array) -> None:
+    multiply(q, k_transposed, scores)
+    if bias is not None:
+        scores += bias
+
+
+def _average(exponentials: Array, totals: Array, v: Array, context: Array) -> None:
+    """Write the average of the values, (..., T, N, H), with weights of which the totals are given."""
+    multiply(exponentials, v, _heads(context))
+    context *= (1 / totals).swapaxes(-1, -2)[..., None]
+
+
+def _probabilities(q_lse: Array, k_one: Array, bias: Array | None) -> Array:
+    """Return the probabilities before dropout, (heads, queries, keys), in scratch memory."""
+    probs = scratch("scores", (*q_lse.shape[:-1], k_one.shape[-1]), q_lse.dtype)
+    _write_scores(q_lse, k_one, bias, probs)
+    np.exp2(probs, out=probs)
+    return probs
+
+
+def _factors(keep_bits: Array, survivor_scale: float, probs: Array) -> Array:
+    """Return what dropout multiplies the probabilities by, (heads, queries, keys), in scratch memory."""
+    factors = scratch("factors", probs.shape, probs.dtype)
+    factors[...] = np.unpackbits(keep_bits, axis=-1, count=probs.shape[-1])
+    factors *= survivor_scale
+    return factors
+
+
+def _blocks(heads: int, queries: int, elements_a_query: int, itemsize: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a text into heads and queries that are worked on at once."""
+    bytes_a_query = elements_a_query * itemsize
+    queries_at_once = max(16, BLOCK_BYTES // bytes_a_query)
+    heads_at_once = max(1, BLOCK_BYTES // (queries * bytes_a_query))
     for some_heads in row_blocks(heads, heads_at_once):
         for some_queries in row_blocks(queries, queries_at_once):
             yield some_heads, some_queries
 
 
 def _heads(x: Array) -> Array:
-    """(T, N, H) -> (N, T, H), a view."""
-    return x.swapaxes(0, 1)
-
-
-def _transposed(name: str, x: Array, factor: float, ones: bool = False) -> Array:
-    """(N, T, H) -> (N, H, T), a multiple in scratch memory; with ``ones`` one more row, (N, H + 1, T)."""
-    heads, rows, width = x.shape
-    transposed = scratch(name, (heads, width + ones, rows), x.dtype)
-    for some in row_blocks(rows, TRANSPOSED_ROWS):
-        np.multiply(x[:, some].swapaxes(1, 2), factor, out=transposed[:, :width, some])
-    transposed[:, width:] = 1
-    return transposed
-
-
-def _widened(name: str, x: Array, factor: float, column: Any) -> Array:
-    """(N, T, H) -> (N, T, H + 1): a multiple, and one more column, in scratch memory."""
-    heads, rows, width = x.shape
-    widened = scratch(name, (heads, rows, width + 1), x.dtype)
-    np.multiply(x, factor, out=widened[..., :-1])
-    widened[..., -1] = column
-    return widened
-
-
-def _add_product(a: Array, b: Array, total: Array, first: bool) -> None:
-    """Add ``a @ b`` to a sum that is not there before the first one."""
-    if first:
-        multiply(a, b, total)
-    else:
-        product = scratch("product", total.shape, total.dtype)
-        multiply(a, b, product)
-        total += product
+    """(..., T, N, H) -> (..., N, T, H), a view."""
+    return x.swapaxes(-3, -2)

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 
 from npbert import ops
 from npbert.attention_dropout import AttentionDropout
-from npbert.cpu import packed_attention
+from npbert.cpu import head_products, packed_attention
 from npbert.cpu.keep_mask import TextDropout
-from npbert.cpu.packed_attention import attend, attend_backward
+from npbert.cpu.packed_attention import attend, attend_backward, attend_many
 from npbert.ops.dropout import SITE_ATTENTION_PROBS
 from tests.comparisons import assert_identical, assert_rows_close
 from tests.cuda.kernel_contract import assert_within_budget
 from tests.ops.test_softmax_attention import terms
-from tests.strategies import seeds, shapes
+from tests.strategies import flags, seeds, shapes
 from tests.tolerances import ROUND_OFF, U64
 
 NAMES = ("context", "dq", "dk", "dv")
@@ -23,13 +23,14 @@ text_shapes = shapes(3, most=700).filter(lambda s: s[0] ** 2 * s[1] <= 3000)
 key_kinds = st.sampled_from(["all", "first", "scattered", "none"])
 
 
-@pytest.fixture(params=[1 << 18, 1500], ids=["one block", "many blocks"])
+@pytest.fixture(params=[False, True], ids=["one block", "many blocks"])
 def blocks(request, monkeypatch):
-    """Small blocks and small products, so that a few tokens make several of each."""
-    monkeypatch.setattr(packed_attention, "SCORE_BYTES", request.param)
-    if request.param == 1500:
-        monkeypatch.setattr(packed_attention, "SMALL_PRODUCT", 32 * 37 * 7)
-        monkeypatch.setattr(packed_attention, "TRANSPOSED_ROWS", 5)
+    """Small blocks, small products and few rows at once, so that a few tokens make several of each."""
+    if request.param:
+        monkeypatch.setattr(packed_attention, "BLOCK_BYTES", 20_000)
+        monkeypatch.setattr(head_products, "SMALL_PRODUCT", 10_000)
+        monkeypatch.setattr(head_products, "FEWEST_ROWS", 5)
+        monkeypatch.setattr(head_products, "DISTANT_ROWS", 11)
 
 
 def draw_keys(rng, tokens, kind):
@@ -115,3 +116,16 @@ def test_views_are_as_good_as_arrays():
     views = [x[:, 1] for x in wide]
     for name, found, expected in zip(NAMES, run(*views), run(*(x.copy() for x in views)), strict=True):
         assert_identical(found, expected, name)
+
+
+@given(shape=text_shapes, seed=seeds, texts=st.integers(0, 9), single=flags)
+def test_several_texts_have_the_bits_of_each(shape, seed, texts, single):
+    rng = np.random.default_rng(seed)
+    q, k, v = rng.normal(size=(3, texts, *shape)).astype(np.float32 if single else np.float64)
+    if texts > 1:
+        q[1] *= 100
+    found, expected = np.full_like(q, 7), np.full_like(q, 7)
+    attend_many(q, k, v, found)
+    for text in zip(q, k, v, expected, strict=True):
+        attend(*text)
+    assert_identical(found, expected, "context")
