@@ -232,7 +232,8 @@ def write_probabilities(
     scale = LOG2_E / math.sqrt(q.shape[-1])
     k_one = transposed("keys", _heads(k[keys]), scale, ones=True)
     q_lse = widened("queries", _heads(q), -lse.T)
-    for some in _blocks(*q_lse.shape[:2], k_one.shape[-1], q.itemsize):
+    heads, queries, _ = q_lse.shape
+    for some in _blocks(heads, queries, k_one.shape[-1], q.itemsize):
         some_bias = None if bias is None else bias[some][..., keys] * scale
         some_probs = _probabilities(q_lse[some], k_one[some[0]], some_bias)
         if keep_bits is not None:
