@@ -66,6 +66,39 @@ def draw_kept_rows(firsts: Array, count: int, rate: float, seed: int, layer: int
     return kept
 
 
+def draw_kept_square(
+    heads: Array,
+    queries: Array,
+    keys: Array,
+    square: tuple[int, int],
+    rate: float,
+    seed: int,
+    layer: int,
+    site: int,
+) -> Array:
+    """Draw which attention probabilities survive, for some heads, queries and keys.
+
+    Parameters
+    ----------
+    heads : (N,) int
+        Among the heads of all texts: those of the first text come first.
+    queries, keys : (Q,) int, (K,) int
+        Ascending.
+    square : (int, int)
+        Queries and keys of each head.
+    rate, seed, layer, site
+        See :func:`npbert.ops.dropout_keep_mask`.
+
+    Returns
+    -------
+    (N, Q, K) bool
+    """
+    firsts = (heads[:, None] * square[0] + queries) * square[1] + keys[0]
+    count = int(keys[-1] - keys[0]) + 1
+    kept = draw_kept_rows(firsts.reshape(-1), count, rate, seed, layer, site).reshape(*firsts.shape, count)
+    return kept if len(keys) == count else kept[..., keys - keys[0]]
+
+
 class TextDropout(NamedTuple):
     """Dropout of one text's attention probabilities, out of the mask of its padded batch."""
 
@@ -94,12 +127,9 @@ class TextDropout(NamedTuple):
             Ascending.
         """
         places = np.arange(self.tokens)[self.positions]
-        rows, columns = places[queries], places[keys]
         all_heads = self.text * self.heads + np.arange(heads.start, heads.stop)
-        firsts = (all_heads[:, None] * self.tokens + rows) * self.tokens + columns[0]
-        kept = draw_kept_rows(firsts.reshape(-1), int(columns[-1] - columns[0]) + 1, *self[:4])
-        kept = kept.reshape(*firsts.shape, -1)
-        return kept if kept.shape[-1] == len(columns) else kept[..., columns - columns[0]]
+        square = (self.tokens, self.tokens)
+        return draw_kept_square(all_heads, places[queries], places[keys], square, *self[:4])
 
 
 def _draw(counters: Array, rate: float, seed: int, layer: int, site: int) -> Array:

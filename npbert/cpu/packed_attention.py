@@ -229,8 +229,11 @@ def write_probabilities(
     probs : (N, T, T)
         Is written where there are keys, and only there.
     """
+    k_kept = k[keys]
+    if len(k_kept) == 0:
+        return
     scale = LOG2_E / math.sqrt(q.shape[-1])
-    k_one = transposed("keys", _heads(k[keys]), scale, ones=True)
+    k_one = transposed("keys", _heads(k_kept), scale, ones=True)
     q_lse = widened("queries", _heads(q), -lse.T)
     heads, queries, _ = q_lse.shape
     for some in _blocks(heads, queries, k_one.shape[-1], q.itemsize):

@@ -9,6 +9,7 @@ from hypothesis import given
 
 from npbert import ops
 from npbert.attention_dropout import AttentionDropout
+from npbert.cpu import packed_attention
 from npbert.cpu import softmax_attention as engine
 from npbert.cpu.softmax_attention import (
     AttentionCache,
@@ -35,7 +36,8 @@ MASKS = (None, padding_mask, scattered_mask)
 @pytest.fixture(params=[1 << 19, 1500], ids=["one block", "many blocks"])
 def blocks(request, monkeypatch):
     """Small blocks, so that a few tokens make several of heads and of queries."""
-    monkeypatch.setattr(engine, "BLOCK_BYTES", request.param)
+    for module in (engine, packed_attention):
+        monkeypatch.setattr(module, "BLOCK_BYTES", request.param)
 
 
 def run(op, args, dcontext):
@@ -148,26 +150,27 @@ def test_masked_keys_are_never_read(shape, seed, has_bias, drops, empty_text):
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("has_bias", [False, True])
 def test_same_bits_for_any_number_of_workers(mask, has_bias, monkeypatch):
-    monkeypatch.setattr(engine, "BLOCK_BYTES", 1 << 14)
+    for module in (engine, packed_attention):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 1 << 14)
     rng = np.random.default_rng(5)
     args = arguments(rng, (3, 5, 65, 16), has_bias, mask, True, drops=True)
     assert_same_for_any_workers(*ENGINE, args, rng)
 
 
 def test_work_is_shared_out(monkeypatch):
-    """Forward and backward wait for each other's first block of scores in another thread."""
+    """Forward and backward wait for another thread's first product."""
     rng = np.random.default_rng(6)
     args = arguments(rng, (2, 4, 7, 5))
-    scores = engine._scores
+    multiply = packed_attention.multiply
     seen = threading.local()
 
-    def wait_for_another_thread(*scores_args):
+    def wait_for_another_thread(*operands):
         if not hasattr(seen, "waited"):
             seen.waited = True
             both.wait()
-        return scores(*scores_args)
+        multiply(*operands)
 
-    monkeypatch.setattr(engine, "_scores", wait_for_another_thread)
+    monkeypatch.setattr(packed_attention, "multiply", wait_for_another_thread)
     with workers(2):
         both = threading.Barrier(2, timeout=60)
         context, cache = softmax_attention_forward(*args)
