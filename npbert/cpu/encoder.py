@@ -1,9 +1,9 @@
 """The whole encoder without padding, forward and backward.
 
-Chunks of texts go forward through all layers on their own, each on one thread. Backward a layer is done in
-two steps: each chunk goes back through it, and the gradients of its weights, sums over the rows of all
-chunks, are shared out by features. Chunks and features are cut where the batch and the model alone say: no
-result depends on the number of workers.
+Chunks of texts go forward through all layers on their own, each on one thread; backward they meet after each
+layer, where the gradients of its weights are added up: what a chunk contributes is computed while it is in
+the cache. Chunks and sums are cut where the batch and the model alone say: no result depends on the number
+of workers.
 """
 
 from types import ModuleType
@@ -15,16 +15,15 @@ from npbert import model
 from npbert.config import BertConfig
 from npbert.cpu.packed import is_packable
 from npbert.cpu.packed_layer import (
-    QKV,
-    LayerCotangents,
     LayerDropout,
     LayerMemory,
     LayerWeights,
+    cut,
     filled,
     layer_backward,
-    layer_cotangents_plan,
     layer_forward,
     layer_memory_plan,
+    layer_params,
     layer_weights,
     planned,
     rows_of,
@@ -35,8 +34,10 @@ from npbert.cpu.workspace import Workspace
 from npbert.ops.array_module import Array
 from npbert.params import Params, subset, with_prefix
 
-# Features whose weight gradients are one product.
-FEATURES = 256
+# Chunks whose weight gradients are added up one after the other are a lane. More lanes keep more workers
+# busy, and each has a layer's gradients of its own.
+LANES = 8
+SUMS = 1 << 18  # elements that are added up together
 
 
 class PackedEncoderCache:
@@ -165,81 +166,46 @@ def encoder_backward(
     """
     if isinstance(cache, model.EncoderCache):
         return model.encoder_backward(dy, cache, config, ops)
-    packing, dtype = cache.packing, cache.dtype
+    packing, layers, dtype = cache.packing, cache.layers, cache.dtype
     rows, width = len(packing.places), dy.shape[-1]
-    plan = layer_cotangents_plan(rows, config, dtype)
-    workspace = Workspace([((rows, width), dtype), *plan])
-    dhidden, *arrays = workspace.arrays
-    cotangents = LayerCotangents(*arrays)
+    lanes = [list(range(len(packing.chunks)))[lane::LANES] for lane in range(LANES)]
+    lanes = [numbers for numbers in lanes if numbers]
+    size = sum(weight.size for weight in layers[0])
+    workspace = Workspace([((rows, width), dtype), ((len(lanes), size), dtype)])
+    dhidden, partial_sums = workspace.arrays
+    sums = np.empty((len(layers), size), dtype)
     dy_rows, dx_rows = dy.reshape(-1, width), np.zeros(dy.shape, dtype).reshape(-1, width)
-    norm_sums = np.zeros((len(cache.layers), len(packing.chunks), 4, width), dtype)
+
+    def go_back(lane: int) -> None:
+        gradients = cut(partial_sums[lane], layers[layer])
+        for number in lanes[lane]:
+            chunk = packing.chunks[number]
+            places, dhidden_rows = packing.places[chunk.rows], dhidden[chunk.rows]
+            if layer == len(layers) - 1:
+                np.take(dy_rows, places, axis=0, out=dhidden_rows, mode="clip")
+            layer_backward(
+                dhidden_rows,
+                gradients,
+                number == lanes[lane][0],
+                cache.hiddens[layer][chunk.rows],
+                rows_of(cache.memories[layer], chunk.rows),
+                chunk.texts,
+                layers[layer],
+                config,
+                cache.attention_kept[layer, number],
+            )
+            if layer == 0:
+                dx_rows[places] = dhidden_rows
+
+    def add_up(part: slice) -> None:
+        np.add.reduce(partial_sums[:, part], axis=0, out=sums[layer, part])
+
     grads: Params = {}
-
-    def go_back(numbered: tuple[int, Chunk]) -> None:
-        number, chunk = numbered
-        places, dhidden_rows = packing.places[chunk.rows], dhidden[chunk.rows]
-        if layer == len(cache.layers) - 1:
-            np.take(dy_rows, places, axis=0, out=dhidden_rows, mode="clip")
-        layer_backward(
-            dhidden_rows,
-            rows_of(cotangents, chunk.rows),
-            norm_sums[layer, number],
-            rows_of(cache.memories[layer], chunk.rows),
-            chunk.texts,
-            cache.layers[layer],
-            config,
-            cache.attention_kept[layer, number],
-        )
-        if layer == 0:
-            dx_rows[places] = dhidden_rows
-
-    for layer in reversed(range(len(cache.layers))):
-        share_out(go_back, enumerate(packing.chunks))
-        layer_grads = _weight_gradients(cotangents, cache.hiddens[layer], cache.memories[layer])
-        layer_grads |= _norm_gradients(norm_sums[layer].sum(axis=0))
-        grads |= with_prefix(layer_grads, f"layer.{layer}.")
+    for layer in reversed(range(len(layers))):
+        share_out(go_back, range(len(lanes)))
+        share_out(add_up, row_blocks(size, SUMS))
+        grads |= with_prefix(layer_params(cut(sums[layer], layers[layer])), f"layer.{layer}.")
     return dx_rows.reshape(dy.shape), grads
-
-
-def _weight_gradients(cotangents: LayerCotangents, x: Array, memory: LayerMemory) -> Params:
-    """Return the gradients of a layer's products, from what came back to each and what each was made with."""
-    factors = {
-        "qkv": (cotangents.qkv, x),
-        "attention.output.dense": (cotangents.attention_output, memory.context),
-        "intermediate.dense": (cotangents.intermediate, memory.attended),
-        "output.dense": (cotangents.output, memory.activated),
-    }
-    weights = {name: np.empty((dy.shape[1], x.shape[1]), dy.dtype) for name, (dy, x) in factors.items()}
-    biases = {name: np.empty(dy.shape[1], dy.dtype) for name, (dy, _) in factors.items()}
-    ones = np.ones(len(x), x.dtype)
-
-    def multiply(piece: tuple[str, slice]) -> None:
-        name, features = piece
-        dy, x = factors[name]
-        np.matmul(dy[:, features].T, x, out=weights[name][features])
-        np.matmul(ones, dy[:, features], out=biases[name][features])
-
-    share_out(
-        multiply,
-        [(name, features) for name in factors for features in row_blocks(len(biases[name]), FEATURES)],
-    )
-    grads = {}
-    for name in factors:
-        if name == "qkv":
-            for third, qkv_weight, qkv_bias in zip(
-                QKV, np.split(weights[name], 3), np.split(biases[name], 3), strict=True
-            ):
-                grads[f"{third}.weight"], grads[f"{third}.bias"] = qkv_weight, qkv_bias
-        else:
-            grads[f"{name}.weight"], grads[f"{name}.bias"] = weights[name], biases[name]
-    return grads
-
-
-def _norm_gradients(sums: Array) -> Params:
-    names = [
-        f"{name}.LayerNorm.{part}" for name in ("attention.output", "output") for part in ("weight", "bias")
-    ]
-    return dict(zip(names, sums, strict=True))
 
 
 def _is_supported(params: Params, config: BertConfig, hidden: Array) -> bool:

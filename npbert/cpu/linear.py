@@ -1,17 +1,24 @@
-"""Linear layers: products of blocks of rows, each finished, bias and all, while it is in the cache."""
+"""Linear layers: products in pieces that workers take, of rows where there are many, else of features.
+
+BLAS never uses threads of its own here: OpenBLAS's wait for more work for tens of milliseconds, busily, on
+processors that the workers need.
+"""
 
 import numpy as np
 
-from npbert.cpu.workers import row_blocks, share_out
+from npbert.cpu.workers import row_blocks, share_out, single_threaded_blas
 from npbert.ops import linear as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.linear import LinearCache
 
-# Rows of a product that a worker computes at once: many enough for BLAS to be at its best.
+# Rows, or features, of a product that a worker computes at once: enough for BLAS to be at its best.
 ROWS = 512
+FEATURES = 192
 
 # Fewest multiplications that are worth being shared out.
 WORTH_SHARING = 1 << 21
+
+Piece = tuple[slice, slice]  # rows and columns of a product
 
 
 def linear_forward(x: Array, weight: Array, bias: Array | None) -> tuple[Array, LinearCache]:
@@ -34,12 +41,14 @@ def linear_forward(x: Array, weight: Array, bias: Array | None) -> tuple[Array, 
     y = np.empty((*x.shape[:-1], len(weight)), x.dtype)
     x_rows, y_rows = x.reshape(-1, x.shape[-1]), y.reshape(-1, len(weight))
 
-    def work(rows: slice) -> None:
-        np.matmul(x_rows[rows], weight.T, out=y_rows[rows])
+    def work(piece: Piece) -> None:
+        rows, features = piece
+        np.matmul(x_rows[rows], weight[features].T, out=y_rows[piece])
         if bias is not None:
-            y_rows[rows] += bias
+            y_rows[piece] += bias[features]
 
-    share_out(work, _pieces(y_rows, x.shape[-1]))
+    with single_threaded_blas():
+        share_out(work, _pieces(y_rows, x.shape[-1]))
     return y, LinearCache(x, weight, bias is not None)
 
 
@@ -65,24 +74,35 @@ def linear_backward(dy: Array, cache: LinearCache) -> tuple[Array, Array, Array 
     dy_rows, x_rows, dx_rows = (a.reshape(-1, a.shape[-1]) for a in (dy, x, dx))
     ones = np.ones(len(dy_rows), x.dtype)
 
-    def work_on_weight(features: slice) -> None:
-        np.matmul(dy_rows[:, features].T, x_rows, out=dweight[features])
-        if dbias is not None:
+    def work_on_weight(piece: Piece) -> None:
+        features, columns = piece
+        np.matmul(dy_rows[:, features].T, x_rows[:, columns], out=dweight[piece])
+        if dbias is not None and columns.start == 0:
             np.matmul(ones, dy_rows[:, features], out=dbias[features])
 
-    def work_on_x(rows: slice) -> None:
-        np.matmul(dy_rows[rows], weight, out=dx_rows[rows])
+    def work_on_x(piece: Piece) -> None:
+        rows, columns = piece
+        np.matmul(dy_rows[rows], weight[:, columns], out=dx_rows[piece])
 
-    share_out(work_on_weight, _pieces(dweight, len(x_rows)))
-    share_out(work_on_x, _pieces(dx_rows, len(weight)))
+    with single_threaded_blas():
+        share_out(work_on_weight, _pieces(dweight, len(x_rows)))
+        share_out(work_on_x, _pieces(dx_rows, len(weight)))
     return dx, dweight, dbias
 
 
-def _pieces(product: Array, depth: int) -> list[slice]:
-    """Cut the rows of a product, whose elements are sums of ``depth`` terms; the shape alone says where."""
+def _pieces(product: Array, depth: int) -> list[Piece]:
+    """Cut a product whose elements are sums of ``depth`` terms; the shapes alone say where."""
     rows, columns = product.shape
-    pieces = max(1, min(-(-rows // ROWS), rows * columns * depth // WORTH_SHARING))
-    return row_blocks(rows, max(1, -(-rows // pieces)))
+    most = max(1, rows * columns * depth // WORTH_SHARING)
+    if rows > ROWS:
+        return [(some_rows, slice(0, columns)) for some_rows in _even_blocks(rows, ROWS, most)]
+    return [(slice(0, rows), some_columns) for some_columns in _even_blocks(columns, FEATURES, most)]
+
+
+def _even_blocks(length: int, block: int, most: int) -> list[slice]:
+    """Cut into at most so many blocks, of about the same length, which is at most ``block`` if possible."""
+    count = max(1, min(-(-length // block), most))
+    return row_blocks(length, max(1, -(-length // count)))
 
 
 def _is_supported(*arrays: Array | None) -> bool:

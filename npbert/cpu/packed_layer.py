@@ -14,7 +14,6 @@ from numpy.typing import DTypeLike
 
 from npbert.config import BertConfig
 from npbert.cpu.dropout import drop
-from npbert.cpu.gelu import BLOCK as GELU_BLOCK
 from npbert.cpu.gelu import write_gelu
 from npbert.cpu.keep_mask import TextDropout, draw_kept_rows
 from npbert.cpu.layernorm import _normalise as normalise_rows
@@ -26,15 +25,23 @@ from npbert.ops.array_module import Array
 from npbert.ops.dropout import SITE_ATTENTION_OUTPUT, SITE_ATTENTION_PROBS, SITE_FEED_FORWARD_OUTPUT
 from npbert.params import Params
 
-# Rows that go through the feed-forward part together: (rows, F) is its widest matrix.
-FEED_FORWARD_ROWS = 256
-LAYERNORM_BLOCK = 32768  # elements: four float32 arrays of them are 512 KiB
+# Elements that an activation or a layernorm is computed of at once. Few calls count for more than the
+# second-level cache: after each, a thread waits for Python's lock.
+ACTIVATION_BLOCK = 1 << 18
+LAYERNORM_BLOCK = 1 << 18
 
 QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
+OTHERS = (
+    "attention.output.dense",
+    "attention.output.LayerNorm",
+    "intermediate.dense",
+    "output.dense",
+    "output.LayerNorm",
+)
 
 
 class LayerWeights(NamedTuple):
-    """The parameters of a layer; the three projections of attention are one."""
+    """The parameters of a layer, or their gradients; the three projections before attention are one."""
 
     qkv: Array  # (3 D, D)
     qkv_bias: Array
@@ -55,18 +62,25 @@ def layer_weights(params: Params) -> LayerWeights:
     return LayerWeights(
         np.concatenate([params[f"{name}.weight"] for name in QKV]),
         np.concatenate([params[f"{name}.bias"] for name in QKV]),
-        *(
-            params[f"{name}.{part}"]
-            for name in (
-                "attention.output.dense",
-                "attention.output.LayerNorm",
-                "intermediate.dense",
-                "output.dense",
-                "output.LayerNorm",
-            )
-            for part in ("weight", "bias")
-        ),
+        *(params[f"{name}.{part}"] for name in OTHERS for part in ("weight", "bias")),
     )
+
+
+def layer_params(weights: LayerWeights) -> Params:
+    """Return them under their names again; views."""
+    params = {}
+    for name, weight, bias in zip(QKV, np.split(weights.qkv, 3), np.split(weights.qkv_bias, 3), strict=True):
+        params[f"{name}.weight"], params[f"{name}.bias"] = weight, bias
+    for name, weight, bias in zip(OTHERS, weights[2::2], weights[3::2], strict=True):
+        params[f"{name}.weight"], params[f"{name}.bias"] = weight, bias
+    return params
+
+
+def cut(vector: Array, weights: LayerWeights) -> LayerWeights:
+    """Return views of the shapes of ``weights``, one after the other in a vector of their size."""
+    ends = np.cumsum([weight.size for weight in weights])
+    parts = zip(weights, np.split(vector, ends[:-1]), strict=True)
+    return LayerWeights(*(part.reshape(weight.shape) for weight, part in parts))
 
 
 class LayerMemory(NamedTuple):
@@ -116,26 +130,6 @@ def filled(plan: LayerMemory, arrays: Iterator[Array]) -> LayerMemory:
     return LayerMemory(*(None if field is None else next(arrays) for field in plan))
 
 
-class LayerCotangents(NamedTuple):
-    """Gradients of what the layer's products made; all with R rows."""
-
-    qkv: Any  # (R, 3 D)
-    attention_output: Any  # (R, D)
-    intermediate: Any  # (R, F)
-    output: Any  # (R, D)
-
-
-def layer_cotangents_plan(rows: int, config: BertConfig, dtype: DTypeLike) -> LayerCotangents:
-    """Return the shape and the dtype of each field."""
-    width = config.hidden_size
-    return LayerCotangents(
-        ((rows, 3 * width), dtype),
-        ((rows, width), dtype),
-        ((rows, config.intermediate_size), dtype),
-        ((rows, width), dtype),
-    )
-
-
 class LayerDropout(NamedTuple):
     """What the masks of a layer are drawn from."""
 
@@ -160,7 +154,7 @@ def layer_forward(
     ----------
     x : (R, D) float32 or float64
     y : (R, D)
-        Written; may be `x`.
+        Written.
     memory : LayerMemory
         Written.
     texts : list of Text
@@ -173,8 +167,57 @@ def layer_forward(
     list
         What `attend` keeps of each text's dropout.
     """
-    for rows in row_blocks(len(x), FEED_FORWARD_ROWS):
-        _linear(x[rows], weights.qkv, weights.qkv_bias, memory.qkv[rows])
+    kept = _attention_forward(x, memory, texts, weights, config, dropout)
+    _feed_forward_forward(y, memory, weights, config, dropout)
+    return kept
+
+
+def layer_backward(
+    dy: Array,
+    gradients: LayerWeights,
+    is_first: bool,
+    x: Array,
+    memory: LayerMemory,
+    texts: list[Text],
+    weights: LayerWeights,
+    config: BertConfig,
+    attention_kept: list[Any],
+) -> None:
+    """Backward of :func:`layer_forward`.
+
+    Parameters
+    ----------
+    dy : (R, D) floating
+        Gradient of the output; overwritten with that of the input.
+    gradients : LayerWeights
+        What these rows contribute is added, or, if it is the first contribution, written.
+    is_first : bool
+    x, memory, texts, weights, config
+        Those of the forward.
+    attention_kept : list
+        What the forward returned.
+    """
+    _feed_forward_backward(dy, gradients, is_first, memory, weights, config)
+    _attention_backward(dy, gradients, is_first, x, memory, texts, weights, config, attention_kept)
+
+
+def rows_of(memory: LayerMemory, rows: slice) -> LayerMemory:
+    """Return some of the rows."""
+    return LayerMemory(*(None if array is None else array[rows] for array in memory))
+
+
+# The two halves of a layer -----------------------------------------------------------------------------
+
+
+def _attention_forward(
+    x: Array,
+    memory: LayerMemory,
+    texts: list[Text],
+    weights: LayerWeights,
+    config: BertConfig,
+    dropout: LayerDropout | None,
+) -> list[Any]:
+    _linear(x, weights.qkv, weights.qkv_bias, memory.qkv)
     q, k, v = _split(memory.qkv, config)
     (context,) = _split(memory.context, config)
     kept = [
@@ -189,62 +232,57 @@ def layer_forward(
         )
         for text in texts
     ]
-    if dropout is not None and memory.output_keep is not None:
-        _draw_keep(memory.attention_keep, config, dropout, SITE_ATTENTION_OUTPUT)
-        _draw_keep(memory.output_keep, config, dropout, SITE_FEED_FORWARD_OUTPUT)
-    for rows in row_blocks(len(x), FEED_FORWARD_ROWS):
-        _row_by_row_forward(x[rows], y[rows], rows_of(memory, rows), weights, config)
+    _linear(memory.context, weights.attention_output, weights.attention_output_bias, memory.attention_hat)
+    _draw_and_drop(memory.attention_hat, memory.attention_keep, config, dropout, SITE_ATTENTION_OUTPUT)
+    _residual_layernorm(
+        x,
+        memory.attention_hat,
+        memory.attention_inv_std,
+        weights.attention_norm,
+        weights.attention_norm_bias,
+        config.layer_norm_eps,
+        memory.attended,
+    )
     return kept
 
 
-def layer_backward(
+def _attention_backward(
     dy: Array,
-    cotangents: LayerCotangents,
-    norm_sums: Array,
+    gradients: LayerWeights,
+    is_first: bool,
+    x: Array,
     memory: LayerMemory,
     texts: list[Text],
     weights: LayerWeights,
     config: BertConfig,
     attention_kept: list[Any],
 ) -> None:
-    """Go back through one layer, but for the gradients of what its products are made with.
+    dsum = scratch("layer dsum", dy.shape, dy.dtype)
+    _layernorm_backward(
+        dy,
+        memory.attention_hat,
+        memory.attention_inv_std,
+        weights.attention_norm,
+        (gradients.attention_norm, gradients.attention_norm_bias),
+        is_first,
+        dsum,
+    )
+    dprojected = _dropped(dsum, memory.attention_keep, config)
+    _add_product(
+        dprojected, memory.context, gradients.attention_output, gradients.attention_output_bias, is_first
+    )
+    dmerged = np.matmul(
+        dprojected, weights.attention_output, out=scratch("layer dmerged", dy.shape, dy.dtype)
+    )
 
-    Parameters
-    ----------
-    dy : (R, D) floating
-        Gradient of the output; overwritten with that of the input.
-    cotangents : LayerCotangents
-        Written.
-    norm_sums : (4, D) floating
-        Gradients of the layernorms' parameters are added to it: weight and bias of attention's, then of the
-        output's.
-    memory, texts, weights, config
-        Those of the forward.
-    attention_kept : list
-        What the forward returned.
-    """
-    dcontext = scratch("layer dcontext", dy.shape, dy.dtype)
-    dattention_sum = cotangents.attention_output  # the same without dropout
-    if memory.attention_keep is not None:
-        dattention_sum = scratch("layer dattention sum", dy.shape, dy.dtype)
-    for rows in row_blocks(len(dy), FEED_FORWARD_ROWS):
-        _row_by_row_backward(
-            dy[rows],
-            dattention_sum[rows],
-            dcontext[rows],
-            rows_of(cotangents, rows),
-            norm_sums,
-            rows_of(memory, rows),
-            weights,
-            config.hidden_dropout_prob,
-        )
+    dqkv = scratch("layer dqkv", memory.qkv.shape, dy.dtype)
     q, k, v = _split(memory.qkv, config)
-    dq, dk, dv = _split(cotangents.qkv, config)
-    (context,), (dcontexts,) = _split(memory.context, config), _split(dcontext, config)
+    dq, dk, dv = _split(dqkv, config)
+    (context,), (dcontext,) = _split(memory.context, config), _split(dmerged, config)
     for text, kept in zip(texts, attention_kept, strict=True):
         rows = text.rows
         attend_backward(
-            dcontexts[rows],
+            dcontext[rows],
             q[rows],
             k[rows],
             v[rows],
@@ -257,86 +295,58 @@ def layer_backward(
             kept,
             1.0 if kept is None else 1 / (1 - config.attention_probs_dropout_prob),
         )
-    for rows in row_blocks(len(dy), FEED_FORWARD_ROWS):
-        np.matmul(cotangents.qkv[rows], weights.qkv, out=dy[rows])
-        dy[rows] += dattention_sum[rows]  # the residual, and the way through attention
+    _add_product(dqkv, x, gradients.qkv, gradients.qkv_bias, is_first)
+    np.matmul(dqkv, weights.qkv, out=dy)
+    dy += dsum  # the residual, and the way through attention
 
 
-def rows_of(arrays: Any, rows: slice) -> Any:
-    """Return a NamedTuple of arrays with some of their rows."""
-    return type(arrays)(*(None if array is None else array[rows] for array in arrays))
-
-
-# What each row does alone ------------------------------------------------------------------------------
-
-
-def _row_by_row_forward(
-    x: Array, y: Array, memory: LayerMemory, weights: LayerWeights, config: BertConfig
+def _feed_forward_forward(
+    y: Array, memory: LayerMemory, weights: LayerWeights, config: BertConfig, dropout: LayerDropout | None
 ) -> None:
-    """Do what follows attention."""
-    eps, rate = config.layer_norm_eps, config.hidden_dropout_prob
-    _linear(memory.context, weights.attention_output, weights.attention_output_bias, memory.attention_hat)
-    if memory.attention_keep is not None:
-        drop(memory.attention_hat, memory.attention_keep, rate, out=memory.attention_hat)
-    _residual_layernorm(
-        x,
-        memory.attention_hat,
-        memory.attention_inv_std,
-        weights.attention_norm,
-        weights.attention_norm_bias,
-        eps,
-        memory.attended,
-    )
     np.matmul(memory.attended, weights.intermediate.T, out=memory.activated)
     _bias_activation(memory.activated, weights.intermediate_bias, memory.slope, config.hidden_act)
     _linear(memory.activated, weights.output, weights.output_bias, memory.output_hat)
-    if memory.output_keep is not None:
-        drop(memory.output_hat, memory.output_keep, rate, out=memory.output_hat)
+    _draw_and_drop(memory.output_hat, memory.output_keep, config, dropout, SITE_FEED_FORWARD_OUTPUT)
     _residual_layernorm(
         memory.attended,
         memory.output_hat,
         memory.output_inv_std,
         weights.output_norm,
         weights.output_norm_bias,
-        eps,
+        config.layer_norm_eps,
         y,
     )
 
 
-def _row_by_row_backward(
+def _feed_forward_backward(
     dy: Array,
-    dattention_sum: Array,
-    dcontext: Array,
-    cotangents: LayerCotangents,
-    norm_sums: Array,
+    gradients: LayerWeights,
+    is_first: bool,
     memory: LayerMemory,
     weights: LayerWeights,
-    rate: float,
+    config: BertConfig,
 ) -> None:
-    """Backward of :func:`_row_by_row_forward`: its statements in reverse; ``dy`` is overwritten."""
-    dsum = cotangents.output  # the same without dropout
-    if memory.output_keep is not None:
-        dsum = scratch("layer doutput sum", dy.shape, dy.dtype)
+    dsum = scratch("layer dsum", dy.shape, dy.dtype)
     _layernorm_backward(
-        dy, memory.output_hat, memory.output_inv_std, weights.output_norm, norm_sums[2:], dsum
+        dy,
+        memory.output_hat,
+        memory.output_inv_std,
+        weights.output_norm,
+        (gradients.output_norm, gradients.output_norm_bias),
+        is_first,
+        dsum,
     )
-    if memory.output_keep is not None:
-        drop(dsum, memory.output_keep, rate, out=cotangents.output)
-    dwidened = np.matmul(cotangents.output, weights.output, out=cotangents.intermediate)
+    dprojected = _dropped(dsum, memory.output_keep, config)
+    _add_product(dprojected, memory.activated, gradients.output, gradients.output_bias, is_first)
+    dwidened = scratch("layer dwidened", memory.activated.shape, dy.dtype)
+    np.matmul(dprojected, weights.output, out=dwidened)
     dwidened *= memory.slope
-    dattended = np.matmul(dwidened, weights.intermediate, out=dy)
-    dattended += dsum  # the residual, and the way through the feed-forward part
-    _layernorm_backward(
-        dattended,
-        memory.attention_hat,
-        memory.attention_inv_std,
-        weights.attention_norm,
-        norm_sums[:2],
-        dattention_sum,
-    )
-    if memory.attention_keep is not None:
-        drop(dattention_sum, memory.attention_keep, rate, out=cotangents.attention_output)
-    np.matmul(cotangents.attention_output, weights.attention_output, out=dcontext)
+    _add_product(dwidened, memory.attended, gradients.intermediate, gradients.intermediate_bias, is_first)
+    np.matmul(dwidened, weights.intermediate, out=dy)
+    dy += dsum  # the residual, and the way through the feed-forward part
+
+
+# Their parts -------------------------------------------------------------------------------------------
 
 
 def _linear(x: Array, weight: Array, bias: Array, out: Array) -> None:
@@ -344,9 +354,20 @@ def _linear(x: Array, weight: Array, bias: Array, out: Array) -> None:
     out += bias
 
 
+def _add_product(dy: Array, x: Array, dweight: Array, dbias: Array, is_first: bool) -> None:
+    """Add the gradients of weight and bias of a linear map, or write them."""
+    ones = np.ones(len(dy), dy.dtype)
+    if is_first:
+        np.matmul(dy.T, x, out=dweight)
+        np.matmul(ones, dy, out=dbias)
+    else:
+        dweight += np.matmul(dy.T, x, out=scratch("layer dweight", dweight.shape, dy.dtype))
+        dbias += ones @ dy
+
+
 def _bias_activation(x: Array, bias: Array, slope: Array, name: str) -> None:
     """Replace the rows of x by the activation of ``x + bias``, and write its derivative to ``slope``."""
-    for rows in row_blocks(len(x), max(1, GELU_BLOCK // x.shape[1])):
+    for rows in row_blocks(len(x), max(1, ACTIVATION_BLOCK // x.shape[1])):
         part, slope_part = x[rows], slope[rows]
         part += bias
         if name in GELU_FORMS:
@@ -372,15 +393,26 @@ def _residual_layernorm(
             y[rows] += bias
 
 
-def _layernorm_backward(dy: Array, hat: Array, inv_std: Array, weight: Array, sums: Array, dx: Array) -> None:
-    """Write the gradient of the layernorm's input to ``dx``; add those of its parameters to ``sums``."""
+def _layernorm_backward(
+    dy: Array,
+    hat: Array,
+    inv_std: Array,
+    weight: Array,
+    gradients: tuple[Array, Array],
+    is_first: bool,
+    dx: Array,
+) -> None:
+    """Write the gradient of the layernorm's input to ``dx``; add those of weight and bias, or write them."""
+    dweight, dbias = gradients
+    if is_first:
+        dweight[...] = dbias[...] = 0
     ones = np.ones(len(dy), dy.dtype)
     with row_by_row():
         for rows in _norm_blocks(dy):
             product = scratch("layer product", dy[rows].shape, dy.dtype)
             np.multiply(dy[rows], hat[rows], out=product)
-            sums[0] += ones[: len(product)] @ product
-            sums[1] += ones[: len(product)] @ dy[rows]
+            dweight += ones[: len(product)] @ product
+            dbias += ones[: len(product)] @ dy[rows]
             width = dy.shape[1]
             through_variance = np.vecdot(product, weight)[:, None] / width
             through_mean = np.vecdot(dy[rows], weight)[:, None] / width
@@ -406,10 +438,24 @@ def _split(x: Array, config: BertConfig) -> tuple[Array, ...]:
     )
 
 
-def _draw_keep(keep: Array, config: BertConfig, dropout: LayerDropout, site: int) -> None:
-    """Write the rows of a mask that is drawn for the whole padded batch."""
-    width, rate = keep.shape[1], config.hidden_dropout_prob
+def _draw_and_drop(
+    x: Array, keep: Array | None, config: BertConfig, dropout: LayerDropout | None, site: int
+) -> None:
+    """Draw these rows of the mask of the whole padded batch, keep it, and apply it to ``x``."""
+    if keep is None or dropout is None:
+        return
+    width, rate = x.shape[1], config.hidden_dropout_prob
     keep[...] = draw_kept_rows(dropout.places * width, width, rate, dropout.seed, dropout.layer, site)
+    drop(x, keep, rate, out=x)
+
+
+def _dropped(dsum: Array, keep: Array | None, config: BertConfig) -> Array:
+    """Return ``dsum``, or, with dropout, what came through the mask."""
+    if keep is None:
+        return dsum
+    dropped = scratch("layer dropped", dsum.shape, dsum.dtype)
+    drop(dsum, keep, config.hidden_dropout_prob, out=dropped)
+    return dropped
 
 
 def _text_dropout(text: Text, config: BertConfig, dropout: LayerDropout | None) -> TextDropout | None:

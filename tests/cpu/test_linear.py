@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from hypothesis import given
+from threadpoolctl import ThreadpoolController
 
 from npbert import ops
 from npbert.cpu import linear as engine
@@ -19,10 +20,12 @@ GRADIENTS = ("x", "weight", "bias")
 terms = multilinear_terms(*TEXTBOOK)
 
 
-@pytest.fixture(params=[(512, 1 << 21), (4, 10)], ids=["one piece", "many pieces"])
+@pytest.fixture(
+    params=[(512, 192, 1 << 21), (4, 192, 10), (512, 2, 10)], ids=["one piece", "rows", "features"]
+)
 def pieces(request, monkeypatch):
-    monkeypatch.setattr(engine, "ROWS", request.param[0])
-    monkeypatch.setattr(engine, "WORTH_SHARING", request.param[1])
+    for name, value in zip(("ROWS", "FEATURES", "WORTH_SHARING"), request.param, strict=True):
+        monkeypatch.setattr(engine, name, value)
 
 
 def arguments(rng, shape, has_bias, draw):
@@ -65,9 +68,11 @@ def test_integers_come_out_exactly(dtype, has_bias, shape):
             assert_identical(found, reference, f"d{name}")
 
 
+@pytest.mark.parametrize("rows_at_once", [16, 512])
 @pytest.mark.parametrize("has_bias", [False, True])
-def test_same_bits_for_any_number_of_workers(has_bias, monkeypatch):
-    monkeypatch.setattr(engine, "ROWS", 16)
+def test_same_bits_for_any_number_of_workers(has_bias, rows_at_once, monkeypatch):
+    monkeypatch.setattr(engine, "ROWS", rows_at_once)
+    monkeypatch.setattr(engine, "FEATURES", 7)
     monkeypatch.setattr(engine, "WORTH_SHARING", 1000)
     rng = np.random.default_rng(2)
     args = arguments(rng, (3, 37, 24, 45), has_bias, lambda size: rng.normal(size=size))
@@ -75,11 +80,40 @@ def test_same_bits_for_any_number_of_workers(has_bias, monkeypatch):
 
 
 def test_pieces_of_equal_size():
-    assert engine._pieces(np.empty((1100, 384)), 384) == [slice(0, 367), slice(367, 734), slice(734, 1100)]
+    whole = slice(0, 384)
+    assert engine._pieces(np.empty((1100, 384)), 384) == [
+        (slice(0, 367), whole),
+        (slice(367, 734), whole),
+        (slice(734, 1100), whole),
+    ]
+
+
+def test_few_rows_are_cut_by_features():
+    whole = slice(0, 400)
+    assert engine._pieces(np.empty((400, 384)), 384) == [(whole, slice(0, 192)), (whole, slice(192, 384))]
 
 
 def test_small_products_are_not_shared_out():
-    assert engine._pieces(np.empty((1100, 1)), 8) == [slice(0, 1100)]
+    assert engine._pieces(np.empty((1100, 1)), 8) == [(slice(0, 1100), slice(0, 1))]
+
+
+def test_blas_has_one_thread(monkeypatch):
+    """Its threads would go on waiting for work when the product is done."""
+    counts = []
+    controllers = [c for c in ThreadpoolController().lib_controllers if c.user_api == "blas"]
+
+    def matmul(*args, **options):
+        counts.extend(library.num_threads for library in controllers)
+        return original(*args, **options)
+
+    original = np.matmul
+    monkeypatch.setattr(engine.np, "matmul", matmul)
+    for rows in (3, 2000):
+        x, weight = np.ones((rows, 64), np.float32), np.ones((300, 64), np.float32)
+        y, cache = linear_forward(x, weight, None)
+        linear_backward(y, cache)
+    assert counts
+    assert set(counts) == {1}
 
 
 def test_several_dtypes_are_left_to_the_textbook():
