@@ -1,10 +1,12 @@
 """Softmax cross-entropy a few rows at a time, and together with the product that makes the scores."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from npbert.cpu.workers import row_blocks, scratch, share_out
+from npbert.cpu.workspace import Workspace
 from npbert.ops import cross_entropy as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.cross_entropy import reduction_weight
@@ -13,9 +15,14 @@ BLOCK_BYTES = 1 << 18  # of each array, worked on at once: a core's second-level
 
 # `decoder_cross_entropy`: tokens whose scores are there at once, and how the vocabulary is cut. More tokens
 # mean fewer passes over dweight, which each pass adds to, and more memory.
-TOKENS_AT_ONCE = 320
+TOKENS_AT_ONCE = 640
 WORDS_AT_ONCE = 1024
-WORD_PIECES = 8
+BLOCKS_IN_A_PIECE = 3
+
+# Sums of a block's exponentials between which nothing was lost; elsewhere the maximum is subtracted first.
+SMALLEST_SUM, LARGEST_SUM = 2.0**-60, 2.0**60
+
+LOG2_E = math.log2(math.e)
 
 
 class CrossEntropyCache(NamedTuple):
@@ -128,7 +135,8 @@ def decoder_cross_entropy(
     whole rows.
 
     The whole vocabulary's sum of exponentials is put together from those of ``WORDS_AT_ONCE`` words, each
-    with a maximum of its own. Gradients are summed in an order that depends on the shapes alone.
+    with a maximum of its own where exponentials would overflow or vanish without. Gradients are summed in an
+    order that depends on the shapes alone.
 
     Parameters
     ----------
@@ -155,11 +163,13 @@ def decoder_cross_entropy(
     _check_decoder_arguments(hidden, weight, bias, labels[counted])
     term = reduction_weight(reduction, len(counted))
     loss = np.zeros((), hidden.dtype)[()]
-    dhidden, dweight, dbias = (np.zeros(a.shape, a.dtype) for a in (hidden, weight, bias))
-    scores = np.empty((len(weight), min(len(counted), TOKENS_AT_ONCE)), hidden.dtype)
+    dhidden = np.zeros(hidden.shape, hidden.dtype)
+    new = np.empty if len(counted) > 0 else np.zeros  # the first chunk writes every word's
+    dweight, dbias = new(weight.shape, weight.dtype), new(bias.shape, bias.dtype)
+    workspace = Workspace([((len(weight) * min(len(counted), TOKENS_AT_ONCE),), hidden.dtype)])
     for chunk in row_blocks(len(counted), TOKENS_AT_ONCE):
         places = counted[chunk]
-        room = scores.reshape(-1)[: len(weight) * len(places)].reshape(len(weight), len(places))
+        room = workspace.arrays[0][: len(weight) * len(places)].reshape(len(weight), len(places))
         losses, dhidden[places] = _add_chunk(
             hidden[places], weight, bias, labels[places], term, dweight, dbias, room, first=chunk.start == 0
         )
@@ -181,34 +191,41 @@ def _add_chunk(
     """Return the losses of some tokens and their dhidden; add to dweight and dbias. ``scores`` is room.
 
     Two rounds over the vocabulary, in pieces that workers take: the exponentials and their sums, and, when
-    the sums of all words are known, the gradients.
+    the sums of all words are known, the gradients. Exponentials and logarithms have base 2, the fastest.
     """
     tokens, width = hidden.shape
     blocks = row_blocks(len(weight), WORDS_AT_ONCE)
-    pieces = [blocks[p] for p in row_blocks(len(blocks), -(-len(blocks) // WORD_PIECES))]
-    maxima, totals = np.empty((2, len(blocks), tokens), hidden.dtype)
+    pieces = [blocks[p] for p in row_blocks(len(blocks), BLOCKS_IN_A_PIECE)]
+    maxima, totals = np.zeros((2, len(blocks), tokens), hidden.dtype)
     label_score = np.empty(tokens, hidden.dtype)
     dhidden_of_piece = np.empty((len(pieces), tokens, width), hidden.dtype)
-    by_word = hidden.T  # (D, tokens)
+    by_word = np.multiply(hidden.T, LOG2_E, order="C")  # (D, tokens)
+    bias = bias * hidden.dtype.type(LOG2_E)
+
+    def score(block: slice) -> Array:
+        x: Array = np.matmul(weight[block], by_word, out=scores[block])
+        x += bias[block, None]
+        return x
 
     def exponentiate(piece: list[slice]) -> None:
         ones = np.ones(WORDS_AT_ONCE, hidden.dtype)
         for block in piece:
-            number, x = block.start // WORDS_AT_ONCE, scores[block]
-            np.matmul(weight[block], by_word, out=x)
-            x += bias[block, None]
+            number, x = block.start // WORDS_AT_ONCE, score(block)
             here = np.flatnonzero((labels >= block.start) & (labels < block.stop))
             label_score[here] = x[labels[here] - block.start, here]
-            x.max(axis=0, out=maxima[number])
-            x -= maxima[number]
-            np.exp(x, out=x)
-            np.matmul(ones[: len(x)], x, out=totals[number])
+            with np.errstate(over="ignore"):  # is noticed below
+                np.exp2(x, out=x)
+                total = np.matmul(ones[: len(x)], x, out=totals[number])
+            if not ((total >= SMALLEST_SUM) & (total <= LARGEST_SUM)).all():
+                x = score(block)
+                x -= x.max(axis=0, out=maxima[number])
+                np.matmul(ones[: len(x)], np.exp2(x, out=x), out=total)
 
     share_out(exponentiate, pieces)
     row_max = maxima.max(axis=0)  # (tokens,)
-    factors = np.exp(maxima - row_max)  # (blocks, tokens)
+    factors = np.exp2(maxima - row_max)  # (blocks, tokens)
     total = (totals * factors).sum(axis=0)  # (tokens,)
-    losses = np.log(total) + (row_max - label_score)
+    losses = (np.log2(total) + (row_max - label_score)) / LOG2_E
     factors *= term / total  # from a block's exponentials to the gradient's first part, the probabilities
 
     def differentiate(numbered: tuple[int, list[slice]]) -> None:
