@@ -14,7 +14,7 @@ Places = slice | Array  # some of the elements of an axis: a slice where they li
 
 # Rows of a chunk of texts: enough for a product to be fast, and few enough for a layer's matrices to stay
 # near the core.
-CHUNK_ROWS = 512
+CHUNK_ROWS = 1024
 LEAST_CHUNK_ROWS = 128
 CHUNKS_TOGETHER = 4  # a multiple of it: 2 or 4 workers then have as much to do, each
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from npbert.cpu.workers import CACHE_LINE, aligned_memory
 from npbert.ops.array_module import Array
 
-ALIGNMENT = 64  # bytes: a line of the cache, and a vector register
 # A piece that is more than so many times as large as what is asked for is let go, not used again.
 MOST_WASTE = 4
 FREE_PIECES = 4  # kept for later; several threads may train at once
@@ -43,7 +43,7 @@ class Workspace:
 
     def __init__(self, plan: Sequence[tuple[tuple[int, ...], DTypeLike]]) -> None:
         sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in plan]
-        starts = np.cumsum([0] + [-(-size // ALIGNMENT) * ALIGNMENT for size in sizes]).tolist()
+        starts = np.cumsum([0] + [-(-size // CACHE_LINE) * CACHE_LINE for size in sizes]).tolist()
         piece = _find_piece(starts[-1])
         weakref.finalize(self, _give_back, piece).atexit = False
         self.arrays: list[Array] = [
@@ -65,8 +65,7 @@ def _find_piece(size: int) -> Array:
             break
         if size <= piece.size <= MOST_WASTE * size:
             return piece
-    room = np.empty(size + ALIGNMENT, np.uint8)
-    return room[-room.ctypes.data % ALIGNMENT :]
+    return aligned_memory(size)
 
 
 def _give_back(piece: Array) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from npbert.cpu.workers import (
+    CACHE_LINE,
     is_worker,
     row_blocks,
     row_by_row,
@@ -210,6 +211,7 @@ def test_scratch_is_reused_grown_and_shaped():
     larger = scratch("tests reuse", (40, 60), np.float32)
     assert not np.shares_memory(first, larger)
     assert np.shares_memory(larger, scratch("tests reuse", (2400,), np.float32))
+    assert larger.ctypes.data % CACHE_LINE == 0
     assert scratch("tests reuse", (), np.float32).shape == ()
     assert scratch("tests reuse", (0, 5), np.float32).shape == (0, 5)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from npbert.cpu import workspace as module
-from npbert.cpu.workspace import ALIGNMENT, FREE_PIECES, MOST_WASTE, Workspace
+from npbert.cpu.workers import CACHE_LINE
+from npbert.cpu.workspace import FREE_PIECES, MOST_WASTE, Workspace
 from tests.comparisons import assert_identical
 
 SIZE = 1000
@@ -28,7 +29,7 @@ def test_the_arrays_are_those_of_the_plan_and_do_not_overlap():
     assert [(a.shape, a.dtype) for a in workspace.arrays] == [(s, np.dtype(d)) for s, d in PLAN]
     for number, array in enumerate(workspace.arrays):
         assert array.flags.c_contiguous
-        assert array.ctypes.data % ALIGNMENT == 0 or array.size == 0
+        assert array.ctypes.data % CACHE_LINE == 0 or array.size == 0
         array[...] = number
     for number, array in enumerate(workspace.arrays):
         assert_identical(array, np.full(array.shape, number, array.dtype), f"array {number}")
