@@ -213,7 +213,7 @@ def _add_chunk(
             number, x = block.start // WORDS_AT_ONCE, score(block)
             here = np.flatnonzero((labels >= block.start) & (labels < block.stop))
             label_score[here] = x[labels[here] - block.start, here]
-            with np.errstate(over="ignore"):  # is noticed below
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is noticed below
                 np.exp2(x, out=x)
                 total = np.matmul(ones[: len(x)], x, out=totals[number])
             if not ((total >= SMALLEST_SUM) & (total <= LARGEST_SUM)).all():

@@ -252,7 +252,7 @@ def _exponentials(q: Array, k_transposed: Array, bias: Array | None) -> tuple[Ar
     scores = scratch("scores", (*q.shape[:-1], k_transposed.shape[-1]), q.dtype)
     ones = np.ones(scores.shape[-1], q.dtype)
     _write_scores(q, k_transposed, bias, scores)
-    with np.errstate(over="ignore"):  # is noticed below
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is noticed below
         np.exp2(scores, out=scores)
         totals = scores @ ones
     exact = (totals >= SMALLEST_SUM) & (totals <= LARGEST_SUM)
