@@ -1,8 +1,8 @@
 """Which engine a `Bert` computes with, and where its arrays live.
 
 An engine is a module with the names of :mod:`npbert.ops`; one that can do a whole encoder layer better than
-op by op has ``encoder_layer_forward`` and ``encoder_layer_backward``, too. Engines are imported when they are
-asked for.
+op by op has ``encoder_layer_forward`` and ``encoder_layer_backward``, too, or ``encoder_forward`` and
+``encoder_backward``. Engines are imported when they are asked for.
 """
 
 from collections.abc import Callable

@@ -8,7 +8,7 @@ import npbert
 from npbert.config import BertConfig
 from npbert.ops.array_module import to_numpy
 from tests.comparisons import assert_finite, assert_identical
-from tests.models import LOSSES, random_inputs, random_labels, random_params
+from tests.models import LOSSES, random_inputs, random_labels, random_params, random_vectors
 from tests.tolerances import REORDERED
 
 # Every kind of encoder layer.
@@ -56,14 +56,35 @@ def assert_near(actual, expected, what, tolerance):
     assert np.abs(actual - expected).max() <= tolerance * max(np.abs(expected).max(), 1e-3), what
 
 
-def check_loss_and_gradients(backend, loss, dropout_seed):
-    """Loss and every gradient of one of `LOSSES`, in float64."""
+# Beside padding at the end, which `random_inputs` has.
+MASKS = ("none", "scattered", "first tokens", "a whole text", "everything")
+
+
+def masked(rng, inputs, mask):
+    """The same inputs with another attention mask: labels stand anywhere, on masked tokens, too."""
+    shape = inputs["attention_mask"].shape
+    attention_mask = np.ones(shape, np.int64)
+    if mask == "scattered":
+        attention_mask = rng.integers(0, 2, shape)
+    elif mask == "first tokens":
+        attention_mask[..., :2] = 0
+    elif mask == "a whole text":
+        attention_mask[-1] = 0
+    elif mask == "everything":
+        attention_mask[...] = 0
+    return inputs | {"attention_mask": None if mask == "none" else attention_mask}
+
+
+def check_loss_and_gradients(backend, loss, dropout_seed, mask=None):
+    """Loss and every gradient of one of `LOSSES`, in float64; with one of `MASKS`."""
     task, fields = LOSSES[loss]
     config = config_of(**fields)
     textbook, engine = models(backend, config, task)
     rng = np.random.default_rng(1)
     inputs = random_inputs(rng, config, task)
     labels = random_labels(rng, config, task, inputs["input_ids"].shape)
+    if mask is not None:
+        inputs = masked(rng, inputs, mask)
     expected, expected_grads = textbook.loss_and_grads(**inputs, **labels, dropout_seed=dropout_seed)
     found, grads = engine.loss_and_grads(**inputs, **labels, dropout_seed=dropout_seed)
     assert_near(found, expected, "loss", REORDERED)
@@ -95,6 +116,26 @@ def check_layers(backend, fields):
     expected_grads, _ = textbook.vjp(dhidden, **inputs, dropout_seed=4)
     for name, gradient in grads.items():
         assert_near(gradient, expected_grads[name], name, 1000 * REORDERED)
+
+
+def check_vectors(backend, mask, dropout_seed):
+    """Gradients of `inputs_embeds` and of all parameters, of both outputs and of each alone."""
+    config = config_of()
+    textbook, engine = models(backend, config, "encoder", seed=12)
+    rng = np.random.default_rng(13)
+    inputs = masked(rng, random_inputs(rng, config, "encoder", texts=3, tokens=7), mask)
+    inputs = random_vectors(rng, config, inputs)
+    cotangents = {
+        "dlast_hidden_state": rng.normal(size=(3, 7, config.hidden_size)),
+        "dpooler_output": rng.normal(size=(3, config.hidden_size)),
+    }
+    for names in (("dlast_hidden_state",), ("dpooler_output",), tuple(cotangents)):
+        given = {name: cotangents[name] for name in names} | inputs
+        grads, dinputs_embeds = engine.vjp(**given, dropout_seed=dropout_seed)
+        expected_grads, expected = textbook.vjp(**given, dropout_seed=dropout_seed)
+        assert_near(dinputs_embeds, expected, "inputs_embeds", 100 * REORDERED)
+        for name, gradient in grads.items():
+            assert_near(gradient, expected_grads[name], name, 1000 * REORDERED)
 
 
 def check_precision(backend, dtype, tolerance):

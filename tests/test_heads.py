@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from npbert import gradcheck, ops
-from npbert.heads import HEADS, HeadOptions, task_backward, task_forward
+from npbert import cpu, gradcheck, ops
+from npbert.heads import HEADS, HeadOptions, task_backward, task_forward, tokens_that_are_read
 from npbert.inputs import prepare_inputs
 from npbert.labels import LABELS_OF_TASK, Labels, prepare_labels
-from npbert.model import ModelOutput
+from npbert.model import ModelOutput, encoder_forward, pooler_forward
 from npbert.ops.dropout import SITE_CLASSIFIER
-from npbert.params import parameter_shapes
+from npbert.params import parameter_shapes, subset
 from tests import models, oracles
 from tests.comparisons import assert_identical
 from tests.models import LOSSES, TASKS_WITH_LOSS
@@ -460,6 +460,79 @@ def test_only_labelled_words_are_scored():
         problem.params, problem.config, "masked_lm", problem.inputs, problem.prepared(), options, spying
     )
     assert rows == [((problem.labels["labels"] != -100).sum(), 6)]
+
+
+@pytest.mark.parametrize("loss", ["masked_lm", "masked_lm untied", "pretraining", "pretraining untied"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("dloss", [1.0, -2.5])
+def test_an_engine_may_compute_the_decoders_loss_at_once(loss, reduction, dloss):
+    """The word scores are then nowhere as a whole; loss and gradients, twice over, are the same."""
+    problem = Problem(loss, 15)
+    options = problem.options(reduction=reduction, all_logits=False)
+    results = []
+    for engine in (ops, cpu):
+        arguments = (problem.params, problem.config, problem.task)
+        _, head, cache = task_forward(*arguments, problem.inputs, problem.prepared(), options, engine)
+        name = "prediction_logits" if problem.task == "pretraining" else "logits"
+        assert (head.logits[name] is None) == (engine is cpu)
+        for _ in range(2):
+            _, grads = task_backward(np.float64(dloss), cache, *arguments, engine)
+            results.append((head.loss, grads))
+    (expected, expected_grads), *others = results
+    for found, grads in others:
+        np.testing.assert_allclose(found, expected, rtol=1e-13)
+        assert list(grads) == list(expected_grads)
+        for name, grad in grads.items():
+            scale = np.abs(expected_grads[name]).max() + 1
+            np.testing.assert_allclose(grad, expected_grads[name], rtol=0, atol=1e-12 * scale, err_msg=name)
+
+
+# --- tokens that are read --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_loss_depends_on_the_tokens_that_are_read_and_on_no_other(loss):
+    problem = Problem(loss, 16)
+    labels = problem.prepared()
+    read = tokens_that_are_read(problem.task, problem.inputs, labels)
+    if problem.task == "question_answering":
+        assert read is None
+        return
+    assert read.shape == problem.inputs.shape
+    assert 0 < read.sum() < read.size
+    assert read.dtype == bool
+    body, head, _ = problem.forward(labels=labels, all_logits=False)
+    pooler = subset(problem.params, "bert.pooler.")
+
+    def loss_of(hidden):
+        pooled = pooler_forward(pooler, hidden, ops)[0] if pooler else None
+        changed = body._replace(last_hidden_state=hidden, pooler_output=pooled)
+        options = problem.options(all_logits=False)
+        output, _ = HEADS[problem.task][0](problem.params, problem.config, changed, labels, options, ops)
+        return output.loss
+
+    hidden = body.last_hidden_state
+    noise = problem.rng.normal(size=hidden.shape)
+    assert loss_of(hidden) == head.loss
+    assert loss_of(np.where(read[..., None], hidden, noise)) == head.loss
+    assert abs(loss_of(np.where(read[..., None], noise, hidden)) - head.loss) > 1e-6
+
+
+def test_the_body_is_told_which_tokens_are_read_where_only_the_loss_is_wanted():
+    problem = Problem("token_classification", 17)
+    told = []
+
+    def spy(params, config, hidden, key_mask, read_mask, *others):
+        told.append(read_mask)
+        return encoder_forward(params, config, hidden, key_mask, read_mask, *others)
+
+    spying = types.SimpleNamespace(**(vars(ops) | {"encoder_forward": spy}))
+    for all_logits in (True, False):
+        options = problem.options(all_logits=all_logits)
+        arguments = (problem.params, problem.config, problem.task, problem.inputs, problem.prepared())
+        task_forward(*arguments, options, spying)
+    assert told[0] is None
+    np.testing.assert_array_equal(told[1], problem.labels["labels"] != -100)
 
 
 # --- the tied decoder ------------------------------------------------------------------------------------

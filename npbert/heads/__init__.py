@@ -48,6 +48,7 @@ __all__ = [
     "TaskCache",
     "task_backward",
     "task_forward",
+    "tokens_that_are_read",
 ]
 
 TASKS_WITH_TOKEN_LABELS: Final = ("pretraining", "masked_lm", "token_classification")
@@ -127,7 +128,19 @@ def task_forward(
 
 
 def tokens_that_are_read(task: str, inputs: ModelInputs, labels: Labels) -> Array | None:
-    """Return which tokens the loss of a task depends on beyond attention, (B, T) bool; None for all."""
+    """Return which tokens a task's loss is computed from: others only matter where attention looks at them.
+
+    Parameters
+    ----------
+    task : str
+        One of ``HEADS``.
+    inputs : ModelInputs
+    labels : Labels
+
+    Returns
+    -------
+    (B, T) bool, or None for all tokens
+    """
     if task == "question_answering":
         return None  # all tokens of a text compete with each other
     read: Array = array_module(inputs.position_ids).zeros(inputs.shape, dtype=bool)

@@ -10,7 +10,7 @@ class HeadOptions(NamedTuple):
 
     dropout_seed: int | None = None  # None: no dropout
     reduction: str = "mean"  # over the labelled places: "mean" or "sum"
-    all_logits: bool = True  # False: word scores only where a label asks for them
+    all_logits: bool = True  # False: only the loss is wanted, and scores only where a label asks for them
     choices: int = 1  # multiple choice: how many texts in a row belong to one question
 
 

@@ -8,10 +8,12 @@ from npbert.cpu.workers import workers
 from tests.comparisons import assert_identical
 from tests.engine_models import (
     LAYERS,
+    MASKS,
     check_layers,
     check_loss_and_gradients,
     check_precision,
     check_two_runs,
+    check_vectors,
     config_of,
     models,
 )
@@ -28,6 +30,19 @@ def test_it_is_the_default():
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_and_gradient_in_float64(loss, dropout_seed):
     check_loss_and_gradients("cpu", loss, dropout_seed)
+
+
+@pytest.mark.parametrize("dropout_seed", [None, 2**50 + 5])
+@pytest.mark.parametrize("mask", MASKS)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_and_gradient_with_any_mask(loss, mask, dropout_seed):
+    check_loss_and_gradients("cpu", loss, dropout_seed, mask)
+
+
+@pytest.mark.parametrize("dropout_seed", [None, 6])
+@pytest.mark.parametrize("mask", MASKS)
+def test_gradients_of_vectors(mask, dropout_seed):
+    check_vectors("cpu", mask, dropout_seed)
 
 
 @pytest.mark.parametrize("fields", LAYERS, ids=str)
