@@ -9,8 +9,9 @@ from npbert.cpu.workers import row_blocks, scratch
 from npbert.ops.array_module import Array
 from npbert.ops.philox import KEY_STEP_0, KEY_STEP_1, MULTIPLIER_0, MULTIPLIER_2, ROUNDS, WORD
 
-# Counters at once: seven arrays of as many 64-bit words lie in a core's second-level cache.
-BLOCK = 8192
+# Counters at once: four arrays of as many 64-bit words are half of a core's second-level cache. Of fewer, two
+# threads make less than one: a step should take longer than Python takes to change threads.
+BLOCK = 32768
 
 
 def draw_kept(first: int, count: int, rate: float, seed: int, layer: int, site: int) -> Array:
@@ -136,38 +137,46 @@ def _draw(counters: Array, rate: float, seed: int, layer: int, site: int) -> Arr
     """Return which of the four elements that each counter decides are kept, (counters, 4) bool."""
     threshold = math.floor(rate * 2**32)
     kept = np.empty((len(counters), 4), bool)
+    pairs_kept = kept.view(np.uint16)  # (counters, 2)
     for some in row_blocks(len(counters), BLOCK):
-        words = _philox(counters[some], seed, layer, site)
-        for lane, word in enumerate(words):
-            np.greater_equal(word, threshold, out=kept[some, lane])
+        for lane, pairs in enumerate(_philox(counters[some], seed, layer, site)):
+            words_kept = pairs.view("<u4") >= threshold
+            # The lower word of a pair, which comes first in memory, is the second that was drawn.
+            pairs_kept[some, lane] = words_kept.view(np.uint16).byteswap(inplace=True)
     return kept
 
 
-def _philox(counters: Array, seed: int, layer: int, site: int) -> tuple[Array, Array, Array, Array]:
-    """`npbert.ops.philox.philox4x32` of some counters; uint64, in scratch memory."""
-    c0, c1, c2, c3, high_0, high_2 = (
-        scratch(f"philox {name}", counters.shape, np.uint64)
-        for name in ("c0", "c1", "c2", "c3", "high 0", "high 2")
+def _philox(counters: Array, seed: int, layer: int, site: int) -> tuple[Array, Array]:
+    """`npbert.ops.philox.philox4x32` of some counters, in scratch memory.
+
+    Two 64-bit words each hold a pair of the four 32-bit ones, the first one in the upper half. A round
+    multiplies the upper halves, and makes a new pair of the whole product and the lower half::
+
+        pair 0 = multiplier 2 * upper(pair 1) ^ (lower(pair 0) ^ key 0) << 32
+        pair 1 = multiplier 0 * upper(pair 0) ^ (lower(pair 1) ^ key 1) << 32
+    """
+    names = ("pair 0", "pair 1", "product 0", "product 2")
+    pair_0, pair_1, product_0, product_2 = (
+        scratch(f"philox {name}", counters.shape, "<u8") for name in names
     )
-    c0[:] = counters
-    np.right_shift(c0, 32, out=c1)
-    c0 &= WORD
-    c2[:] = layer
-    c3[:] = site
+    pair_0[:] = counters
+    np.right_shift(pair_0, 32, out=pair_1)
+    pair_0 <<= 32
+    pair_0 |= pair_1
+    pair_1[:] = layer << 32 | site
     k0, k1 = seed % 2**32, seed >> 32
     for _ in range(ROUNDS):
-        c0 *= MULTIPLIER_0
-        c2 *= MULTIPLIER_2
-        np.right_shift(c2, 32, out=high_2)
-        np.right_shift(c0, 32, out=high_0)
-        high_2 ^= c1
-        high_2 ^= k0
-        high_0 ^= c3
-        high_0 ^= k1
-        c2 &= WORD
-        c0 &= WORD
-        # The new words are (high 2, low 2, high 0, low 0): the arrays change their names.
-        c0, c1, c2, c3, high_0, high_2 = high_2, c2, high_0, c0, c1, c3
+        np.right_shift(pair_0, 32, out=product_0)
+        np.right_shift(pair_1, 32, out=product_2)
+        product_0 *= MULTIPLIER_0
+        product_2 *= MULTIPLIER_2
+        pair_0 <<= 32
+        pair_1 <<= 32
+        product_2 ^= pair_0
+        product_0 ^= pair_1
+        product_2 ^= k0 << 32
+        product_0 ^= k1 << 32
+        pair_0, pair_1, product_0, product_2 = product_2, product_0, pair_0, pair_1
         k0 = (k0 + KEY_STEP_0) & WORD
         k1 = (k1 + KEY_STEP_1) & WORD
-    return c0, c1, c2, c3
+    return pair_0, pair_1
