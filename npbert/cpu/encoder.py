@@ -120,10 +120,8 @@ def encoder_forward(
     layers = [layer_weights(subset(params, f"layer.{layer}.")) for layer in range(config.num_hidden_layers)]
     cache = PackedEncoderCache(packing, layers, config, hidden, dropout_seed)
     width = hidden.shape[-1]
-    hidden_rows, last_rows = (
-        hidden.reshape(-1, width),
-        np.zeros(hidden.shape, hidden.dtype).reshape(-1, width),
-    )
+    last_hidden = np.zeros(hidden.shape, hidden.dtype)
+    hidden_rows, last_rows = hidden.reshape(-1, width), last_hidden.reshape(-1, width)
 
     def encode(numbered: tuple[int, Chunk]) -> None:
         number, chunk = numbered
@@ -142,7 +140,7 @@ def encoder_forward(
         last_rows[places] = xs[-1]
 
     share_out(encode, enumerate(packing.chunks))
-    return model.EncoderOutput(last_rows.reshape(hidden.shape), None, None), cache
+    return model.EncoderOutput(last_hidden, None, None), cache
 
 
 def encoder_backward(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import npbert
 from npbert import cpu, model, ops
+from npbert.cpu import encoder, packed_layer, rows
 from npbert.cpu.encoder import PackedEncoderCache
 from npbert.cpu.workers import workers
 from npbert.params import subset
@@ -122,11 +123,25 @@ def test_single_precision(dropout_seed):
     check(config, problem(5, config, "scattered", "some"), dropout_seed, np.float32, SINGLE)
 
 
+@pytest.fixture(params=[1, 3, 8])
+def small_chunks(request, monkeypatch):
+    """Many chunks, of which some go to each lane, and of each chunk several blocks."""
+    monkeypatch.setattr(rows, "CHUNK_ROWS", 40)
+    monkeypatch.setattr(rows, "LEAST_CHUNK_ROWS", 10)
+    monkeypatch.setattr(encoder, "LANES", request.param)
+    monkeypatch.setattr(encoder, "SUMS", 1000)
+    monkeypatch.setattr(packed_layer, "ACTIVATION_BLOCK", 7 * 29)
+    monkeypatch.setattr(packed_layer, "LAYERNORM_BLOCK", 5 * 24)
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("dropout_seed", [None, 13])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_several_chunks(dtype):
+def test_several_chunks(dtype, dropout_seed):
     config = config_of()
-    args = problem(6, config, "prefix", "first", texts=40, tokens=37)
-    check(config, args, 13, dtype, TOLERANCE if dtype == np.float64 else SINGLE)
+    args = problem(6, config, "scattered", "first", texts=40, tokens=16)
+    assert len(rows.pack((40, 16), *args[2:4]).chunks) >= 8
+    check(config, args, dropout_seed, dtype, TOLERANCE if dtype == np.float64 else SINGLE)
 
 
 @settings(max_examples=30, deadline=None)
@@ -156,16 +171,33 @@ def test_inputs_are_not_written(read):
             assert_identical(value, old, f"argument {slot + 1}")
 
 
+@pytest.mark.usefixtures("small_chunks")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_number_of_workers_changes_no_bit(dtype):
-    config = config_of(hidden_size=96, intermediate_size=290, num_hidden_layers=2)
-    args = problem(8, config, "prefix", "first", texts=40, tokens=50)
+    config = config_of()
+    args = problem(8, config, "prefix", "first", texts=40, tokens=16)
     found = []
     for count in (1, 2, 3, 2):
         with workers(count):
             found.append(run(cpu, config, args, 17, dtype))
     for y, dhidden, grads in found[1:]:
         assert_identical(y, found[0][0], "last hidden state")
+        assert_identical(dhidden, found[0][1], "gradient of the input")
+        for name, gradient in grads.items():
+            assert_identical(gradient, found[0][2][name], name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_number_of_workers_changes_no_bit_of_large_products(dtype):
+    config = config_of(
+        hidden_size=96, intermediate_size=290, hidden_act="gelu_new", max_position_embeddings=64
+    )
+    args = problem(9, config, "prefix", "first", texts=40, tokens=50)
+    found = []
+    for count in (1, 2, 3):
+        with workers(count):
+            found.append(run(cpu, config, args, 17, dtype))
+    for _, dhidden, grads in found[1:]:
         assert_identical(dhidden, found[0][1], "gradient of the input")
         for name, gradient in grads.items():
             assert_identical(gradient, found[0][2][name], name)
