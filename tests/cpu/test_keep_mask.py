@@ -42,6 +42,14 @@ def test_rates(rate):
     assert abs(kept.mean() - (1 - rate)) < 0.1
 
 
+def test_the_word_at_the_threshold_is_kept():
+    seed, layer, site = DROPOUT[1:]
+    word = philox4x32((0, 0, layer, site), (seed % 2**32, seed >> 32))[1]
+    at, above = int(word) / 2**32, (int(word) + 1) / 2**32
+    assert draw_kept(1, 1, at, seed, layer, site).all()
+    assert not draw_kept(1, 1, above, seed, layer, site).any()
+
+
 def test_counters_of_more_than_32_bits():
     """Elements around the one whose counter is 2^32: a whole mask of that size is not to be had."""
     first, count = 4 * 2**32 - 7, 30

@@ -124,7 +124,7 @@ def test_rows_of_minus_infinity_give_zero():
     expected = run(TEXTBOOK, args, dcontext)
     for row in (context[:, :, 2], probs[:, :, 2], dq[:, :, 2], dk[:, :, 3]):
         assert not row.any()
-    np.testing.assert_allclose(context, expected[0], rtol=1e-12)
+    np.testing.assert_allclose(context, expected[0], rtol=1e-12, atol=1e-15)  # some terms cancel
 
 
 @given(shape=attention_shapes, seed=seeds, has_bias=flags, drops=flags, empty_text=flags)
