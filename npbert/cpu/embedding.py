@@ -12,7 +12,8 @@ from npbert.ops import embedding as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.embedding import EmbeddingCache
 
-BLOCK = 32768  # elements: two float32 arrays of them are 256 KiB
+# Elements: few calls count for more than the cache, because after each a thread waits for Python's lock.
+BLOCK = 1 << 18
 
 
 def embedding_forward(

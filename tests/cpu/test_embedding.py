@@ -138,7 +138,8 @@ def test_positions_seen_by_all_texts_are_added_up():
 
 
 @pytest.mark.parametrize("from_ids", [True, False])
-def test_any_number_of_workers(from_ids):
+def test_any_number_of_workers(from_ids, monkeypatch):
+    monkeypatch.setattr(engine, "BLOCK", 1 << 15)
     rng = np.random.default_rng(3)
     batch, tokens, hidden = 4, 90, 384
     ids = rng.zipf(1.3, size=(batch, tokens)) % 500
