@@ -1,6 +1,6 @@
 """Bert, the object that users hold: parameters, configuration and tokenizer, and what they can do."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 from npbert import ops
 from npbert.backends import find_backend
 from npbert.config import BertConfig
+from npbert.encoding import TextEncoder, encode_texts
 from npbert.heads import HeadOptions, task_backward, task_forward
 from npbert.inputs import ModelInputs, check_dropout_seed, check_shape, floats, prepare_inputs
 from npbert.labels import LABELS_OF_TASK, Labels, prepare_labels
@@ -25,7 +26,7 @@ from npbert.params import (
     validate_params,
     with_prefix,
 )
-from npbert.pooling import PoolingSettings, pool
+from npbert.pooling import PoolingSettings
 from npbert.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -336,19 +337,26 @@ class Bert:
         texts: str | Sequence[str],
         batch_tokens: int = DEFAULT_BATCH_TOKENS,
         progress: bool = False,
+        batch_invariant: bool | None = None,
     ) -> Array:
         """Turn texts into vectors, pooled and normalised as the checkpoint says (``pooling``).
 
-        Texts are run sorted by length, in batches of at most ``batch_tokens`` tokens, padding
-        included; longer texts than the checkpoint allows are cut.
+        Texts are run sorted by length, some thousand at a time, the next ones being tokenized meanwhile;
+        longer texts than the checkpoint allows are cut.
 
         Parameters
         ----------
         texts : sequence of str, or one str
         batch_tokens : int
-            Bounds the memory. A text that is longer runs alone.
+            The most tokens at once (of each thread), padding included: bounds the memory. A text that is
+            longer runs alone.
         progress : bool
             Whether to show a progress bar on the standard error.
+        batch_invariant : bool, optional
+            Whether a text's vector is the same to the last bit whatever it is encoded with and however many
+            threads there are. None: if that takes less than a tenth of the time, which depends on the
+            kernels of the BLAS library (`npbert.cpu.invariance`); where they are no help, True means that
+            texts share no product, which takes longer.
 
         Returns
         -------
@@ -358,7 +366,8 @@ class Bert:
         Raises
         ------
         ValueError
-            Without a tokenizer, or if ``batch_tokens`` is not positive.
+            Without a tokenizer, or if ``batch_tokens`` is not positive, or ``batch_invariant`` neither a bool
+            nor None.
         TypeError
             If a text is not a str.
         """
@@ -369,26 +378,20 @@ class Bert:
             or batch_tokens < 1
         ):
             raise ValueError(f"batch_tokens is {batch_tokens!r}; it must be an integer of at least 1")
+        if batch_invariant not in (True, False, None):
+            raise ValueError(f"batch_invariant is {batch_invariant!r}; it must be True, False or None")
         if isinstance(texts, str):
-            embedding: Array = self.encode([texts], batch_tokens, progress)[0]
+            embedding: Array = self.encode([texts], batch_tokens, progress, batch_invariant)[0]
             return embedding
         texts = list(texts)
+        for index, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"texts[{index}] is {text!r}; it must be a str")
         if self._pooling_settings.do_lower_case:
-            texts = [text.lower() if isinstance(text, str) else text for text in texts]
-        rows = tokenizer.encode_ids(texts, max_length=self.max_tokens)
-        wide = np.result_type(self.dtype, np.float32)
-        embeddings = np.empty((len(rows), self.config.hidden_size), dtype=wide)
-        body_params = self._body_params()
-        with progress_bar("encoding", total=len(rows), enabled=progress) as advance:
-            if self._can_pack(rows):
-                packed: Array = self._ops.encode_packed(
-                    body_params, self.config, rows, self._pooling_settings, batch_tokens, advance
-                )
-                return packed
-            for batch in _batches_by_length(rows, batch_tokens):
-                embeddings[batch] = self._encode_rows(body_params, [rows[index] for index in batch])
-                advance(len(batch))
-        return embeddings
+            texts = [text.lower() for text in texts]
+        encoder = self._encoder(batch_tokens, batch_invariant)
+        with progress_bar("encoding", total=len(texts), enabled=progress) as advance:
+            return encode_texts(texts, tokenizer, self.max_tokens, encoder, advance)
 
     def fill_mask(self, text: str, top_k: int = 5) -> list[list[MaskPrediction]]:
         """Propose words for each mask in a text.
@@ -516,44 +519,22 @@ class Bert:
             raise ValueError(f"{method} needs a tokenizer, and this Bert has none: Bert(..., tokenizer=...)")
         return self.tokenizer
 
+    def _encoder(
+        self, batch_tokens: int = DEFAULT_BATCH_TOKENS, batch_invariant: bool | None = None
+    ) -> TextEncoder:
+        return TextEncoder(
+            self._body_params(),
+            self.config,
+            self.dtype,
+            self._backend,
+            self._pooling_settings,
+            batch_tokens,
+            batch_invariant,
+        )
+
     @property
     def _pooling_settings(self) -> PoolingSettings:
         return self.pooling if self.pooling is not None else PoolingSettings()
-
-    def _can_pack(self, rows: list[list[int]]) -> bool:
-        """Whether the engine can encode these texts without padding."""
-        packs = hasattr(self._ops, "encode_packed") and self._ops.is_packable(self.config)
-        return packs and all(rows)
-
-    def _encode_rows(self, body_params: Params, rows: list[list[int]]) -> Array:
-        """Encode a batch of texts that are given as ids."""
-        longest = max(len(row) for row in rows)
-        padding = self.config.pad_token_id or 0
-        input_ids = np.full((len(rows), longest), padding, dtype=np.int64)  # (B, T)
-        attention_mask = np.zeros((len(rows), longest), dtype=bool)  # (B, T)
-        for index, row in enumerate(rows):
-            input_ids[index, : len(row)] = row
-            attention_mask[index, : len(row)] = True
-        # The body takes texts one by one, whatever the task on top of it does with them.
-        inputs = self._backend.to_device(
-            prepare_inputs(self.config, "encoder", self.dtype, input_ids, attention_mask)
-        )
-        output, _ = model_forward(body_params, self.config, inputs, self._ops, keep_cache=False)
-        # Half precision would lose digits in the mean.
-        hidden = output.last_hidden_state.astype(np.result_type(self.dtype, np.float32), copy=False)
-        vectors: Array = to_numpy(pool(hidden, inputs.key_mask, self._pooling_settings, self._ops))
-        return vectors
-
-
-def _batches_by_length(rows: list[list[int]], batch_tokens: int) -> Iterator[list[int]]:
-    """Yield indices of rows, longest first, in batches of at most ``batch_tokens`` padded tokens."""
-    order = sorted(range(len(rows)), key=lambda index: -len(rows[index]))
-    start = 0
-    while start < len(order):
-        longest = len(rows[order[start]])
-        size = max(1, batch_tokens // longest)
-        yield order[start : start + size]
-        start += size
 
 
 def _tokenizer_class() -> type:

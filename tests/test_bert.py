@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 import npbert
 from npbert import Bert, WordPieceTokenizer, init_params, load
 from npbert.checkpoint import PoolingSettings
+from npbert.encoding import TextEncoder
 from npbert.params import TASKS, parameter_shapes
 from tests import models
 from tests.comparisons import assert_finite, assert_identical
@@ -669,13 +670,13 @@ def test_batches_stay_below_the_limit(monkeypatch):
     """Padding included; a text that is longer than the limit runs alone; the longest come first."""
     bert = encoder(backend="reference")
     shapes = []
-    encode_rows = bert._encode_rows
+    encode_padded = TextEncoder.encode_padded
 
-    def spy(params, rows):
+    def spy(encoder, rows):
         shapes.append((len(rows), max(map(len, rows))))
-        return encode_rows(params, rows)
+        return encode_padded(encoder, rows)
 
-    monkeypatch.setattr(bert, "_encode_rows", spy)
+    monkeypatch.setattr(TextEncoder, "encode_padded", spy)
     bert.encode(TEXTS, batch_tokens=12)
     assert sum(texts for texts, _ in shapes) == len(TEXTS)
     assert all(texts * tokens <= 12 or texts == 1 for texts, tokens in shapes)
@@ -687,6 +688,33 @@ def test_batches_stay_below_the_limit(monkeypatch):
 def test_batch_tokens_must_be_positive(batch_tokens):
     with pytest.raises(ValueError, match=f"batch_tokens is {batch_tokens!r}"):
         encoder().encode(TEXTS, batch_tokens=batch_tokens)
+
+
+@pytest.mark.parametrize("batch_invariant", ["yes", 2, []])
+def test_batch_invariant_is_yes_or_no(batch_invariant):
+    with pytest.raises(ValueError, match="batch_invariant is"):
+        encoder().encode(TEXTS, batch_invariant=batch_invariant)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_batch_invariant_vectors_have_the_bits_of_each_text_alone(backend):
+    """For any engine and dtype: the reference encodes each alone."""
+    for dtype in (np.float32, np.float64):
+        bert = encoder(backend=backend, dtype=dtype)
+        together = bert.encode(TEXTS, batch_invariant=True)
+        alone = [bert.encode(text, batch_invariant=True) for text in TEXTS]
+        np.testing.assert_array_equal(together, alone)
+        np.testing.assert_allclose(together, bert.encode(TEXTS), rtol=0, atol=3e-6)
+
+
+def test_windows_are_encoded_one_by_one(monkeypatch):
+    """More texts than a window holds; ids of the next window are made meanwhile, in the right order."""
+    bert = encoder()
+    want = bert.encode(TEXTS * 3)
+    monkeypatch.setattr("npbert.encoding.WINDOW_TEXTS", 4)
+    np.testing.assert_allclose(bert.encode(TEXTS * 3), want, rtol=0, atol=1e-13)
+    with pytest.raises(TypeError, match=r"texts\[17\] is 3"):
+        bert.encode([*(TEXTS * 3)[:17], 3])
 
 
 def test_no_text():

@@ -28,7 +28,7 @@ from npbert.ops.array_module import Array
 from npbert.ops.gelu import CUBIC, SQRT_2_OVER_PI
 
 BLOCK = 65536  # elements: four float32 arrays of them are 1 MiB; less, and the calls for the tail cost more
-IN_PLACE_BLOCK = 32768  # elements: three arrays of them, and no calls for the tail
+IN_PLACE_BLOCK = 131072  # elements: longer calls, so that workers seldom wait for Python's lock
 TAIL = -2.5  # below, elements are computed in float64
 
 # Coefficients of p and q, highest power first. The error is relative, of y from -2.5 to 2.5, and of y below
@@ -150,33 +150,34 @@ def bias_gelu_backward(dy: Array, cache: GeluCache) -> tuple[Array, Array]:
     return dx.reshape(dy.shape), sums.sum(axis=0)
 
 
-def gelu_in_place(x: NDArray[np.float32], form: str) -> None:
-    """Replace ``x`` by its GELU, on the calling thread, with nothing kept for a backward.
+def bias_gelu_in_place(x: NDArray[np.float32], bias: NDArray[np.float32], form: str) -> None:
+    """Replace ``x`` by the GELU of ``x + bias``, on the calling thread, with nothing kept for a backward.
 
     What is left out is the second look at the tail: to the left of `TAIL` the error is up to 5e-7, where
     float32's sums of numbers near 1 have no more digits either, but GELU itself is as small at -5.
 
     Parameters
     ----------
-    x : C-contiguous array of any shape, float32
+    x : (F, columns) float32, C-contiguous
+    bias : (F, 1) float32
     form : "erf" or "tanh"
 
     Examples
     --------
-    >>> x = np.array([[-1.0, 0.0, 1.0]], dtype=np.float32)
-    >>> gelu_in_place(x, "erf")
+    >>> x = np.array([[-2.0, -1.0, 0.0]], dtype=np.float32)
+    >>> bias_gelu_in_place(x, np.ones((1, 1), dtype=np.float32), "erf")
     >>> x.round(4)
     array([[-0.1587,  0.    ,  0.8413]], dtype=float32)
     """
-    flat = x.reshape(-1)
-    for part in row_blocks(flat.size, IN_PLACE_BLOCK):
-        y = flat[part]
-        squares = scratch("gelu squares", y.shape, np.float32)
+    for rows in row_blocks(len(x), max(1, IN_PLACE_BLOCK // x.shape[1])):
+        part = x[rows]
+        biased, squares = (scratch(f"gelu {name}", part.shape, np.float32) for name in ("biased", "squares"))
+        np.add(part, bias[rows], out=biased)
         with np.errstate(over="ignore", invalid="ignore"):  # where float32 ends, the limits are right
-            np.square(y, out=squares)
-            e = _power(y, squares, form)
+            np.square(biased, out=squares)
+            e = _power(biased, squares, form)
             e += 1.0
-            y /= e
+            np.divide(biased, e, out=part)
 
 
 def write_gelu(x: Array, y: Array, slope: Array, form: str) -> None:

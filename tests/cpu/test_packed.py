@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import npbert
 from npbert.config import BertConfig
 from npbert.cpu.packed import chunks_by_tokens, encode_packed, is_packable
-from npbert.cpu.workers import workers
+from npbert.cpu.workers import single_threaded_blas, workers
 from npbert.pooling import PoolingSettings
 from tests.comparisons import assert_finite, assert_identical
 from tests.models import random_params
@@ -47,7 +47,7 @@ def textbook(config, params, rows, settings):
     bert = npbert.Bert(
         config, params, task="encoder", dtype=np.float64, backend="reference", pooling=settings
     )
-    return np.concatenate([bert._encode_rows(bert.params, [row]) for row in rows])
+    return np.concatenate([bert._encoder().encode_padded([row]) for row in rows])
 
 
 def encode(config, params, rows, settings, batch_tokens=4096, dtype=np.float64, advance=lambda n: None):
@@ -95,6 +95,32 @@ def test_the_number_of_workers_changes_no_bit(dtype):
     assert_identical(found[2], found[0], "three workers")
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_text_has_the_same_bits_in_any_company(dtype):
+    """Alone, among others, in chunks of any size, on any number of threads."""
+    config, params = model(max_position_embeddings=140)
+    rng = np.random.default_rng(6)
+    rows = texts(rng, 24, longest=130)
+    settings = PoolingSettings("mean")
+
+    def vectors(rows, batch_tokens=4096):
+        arrays = {name: value.astype(dtype) for name, value in params.items()}
+        return encode_packed(arrays, config, rows, settings, batch_tokens, lambda n: None, True)
+
+    together = vectors(rows)
+    assert len(np.unique(together[:, 0])) == len(rows)
+    assert_identical(np.concatenate([vectors([row]) for row in rows]), together, "alone")
+    assert_identical(vectors(rows[::-1])[::-1], together, "in another order")
+    assert_identical(vectors(rows[3:7]), together[3:7], "some of them")
+    for batch_tokens in (1, 50, 333):
+        assert_identical(vectors(rows, batch_tokens), together, f"batch_tokens={batch_tokens}")
+    for count in (1, 2, 5):
+        with workers(count):
+            assert_identical(vectors(rows), together, f"{count} workers")
+    with single_threaded_blas():
+        assert_identical(vectors(rows[:1]), together[:1], "one BLAS thread")
+
+
 def test_scores_beyond_the_range_of_exp():
     config, params = model()
     for name in params:
@@ -130,7 +156,7 @@ def test_relative_positions_are_not_packed_but_encoded():
     assert is_packable(model()[0])
     rows = [[2, 5, 3], [2, 3]]
     found, expected = (
-        npbert.Bert(config, params, task="encoder", backend=backend)._encode_rows(params, rows)
+        npbert.Bert(config, params, task="encoder", backend=backend)._encoder().encode_padded(rows)
         for backend in ("cpu", "reference")
     )
     assert np.abs(found - expected).max() <= 100 * REORDERED * np.abs(expected).max()
