@@ -122,7 +122,7 @@ def test_scores_whose_exponentials_overflow_or_vanish(dtype, size):
     double = [x.astype(np.float64) for x in (q, k, v, dcontext)]
     expected, _ = textbook(*double, np.ones(67, bool))
     eps = np.finfo(dtype).eps
-    # A sum of eight terms of up to 1e4 is off by as many of their roundings, and its exponential relatively so.
+    # A sum of eight terms of up to 1e4 is off by as many of their roundings, its exponential relatively so.
     allowed = np.array([1e3 * eps, 64e4 * eps, 64e4 * eps, 1e3 * eps, 1e3 * eps])  # a head
     for name, found, reference in zip(NAMES, run(q, k, v, dcontext), expected, strict=True):
         assert_finite(found, name)
