@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from npbert.cpu.workers import row_blocks, scratch, share_out
-from npbert.cpu.workspace import Workspace
+from npbert.cpu.workspace import Workspace, recycled
 from npbert.ops import cross_entropy as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.cross_entropy import reduction_weight
@@ -164,8 +164,9 @@ def decoder_cross_entropy(
     term = reduction_weight(reduction, len(counted))
     loss = np.zeros((), hidden.dtype)[()]
     dhidden = np.zeros(hidden.shape, hidden.dtype)
-    new = np.empty if len(counted) > 0 else np.zeros  # the first chunk writes every word's
-    dweight, dbias = new(weight.shape, weight.dtype), new(bias.shape, bias.dtype)
+    dweight, dbias = recycled(weight.shape, weight.dtype), np.zeros(bias.shape, bias.dtype)
+    if len(counted) == 0:
+        dweight[...] = 0
     workspace = Workspace([((len(weight) * min(len(counted), TOKENS_AT_ONCE),), hidden.dtype)])
     for chunk in row_blocks(len(counted), TOKENS_AT_ONCE):
         places = counted[chunk]

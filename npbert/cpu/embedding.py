@@ -8,6 +8,7 @@ stable and the runs are cut where the batch alone says: the same bits for any nu
 import numpy as np
 
 from npbert.cpu.workers import row_blocks, scratch, share_out
+from npbert.cpu.workspace import recycled
 from npbert.ops import embedding as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.embedding import EmbeddingCache
@@ -135,9 +136,10 @@ def scatter_add(rows: Array, ids: Array, shape: tuple[int, int]) -> Array:
     -------
     table : array of ``shape``, in the dtype of ``rows``
     """
-    table = np.zeros(shape, rows.dtype)
+    table = recycled(shape, rows.dtype)
     if not _is_fast(ids, table, rows.dtype):
         return textbook.scatter_add(rows, ids, shape)
+    share_out(lambda part: table[part].fill(0), row_blocks(len(table), _block_rows(shape[1])))
     rows = rows.reshape(-1, shape[1])
     order = np.argsort(ids, axis=None, kind="stable")
     ids = ids.reshape(-1)[order]

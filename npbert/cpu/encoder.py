@@ -30,7 +30,7 @@ from npbert.cpu.packed_layer import (
 )
 from npbert.cpu.rows import Chunk, Packing, pack
 from npbert.cpu.workers import row_blocks, scratch, share_out
-from npbert.cpu.workspace import Workspace
+from npbert.cpu.workspace import Workspace, recycled
 from npbert.ops.array_module import Array
 from npbert.params import Params, subset, with_prefix
 
@@ -171,7 +171,7 @@ def encoder_backward(
     size = sum(weight.size for weight in layers[0])
     workspace = Workspace([((rows, width), dtype), ((len(lanes), size), dtype)])
     dhidden, partial_sums = workspace.arrays
-    sums = np.empty((len(layers), size), dtype)
+    sums = recycled((len(layers), size), dtype)
     dy_rows, dx_rows = dy.reshape(-1, width), np.zeros(dy.shape, dtype).reshape(-1, width)
 
     def go_back(lane: int) -> None:

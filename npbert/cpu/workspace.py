@@ -1,13 +1,13 @@
-"""Memory for what a training step keeps until its way back: one piece for all arrays, and used again.
+"""Memory that is used again: of what a training step keeps until its way back, and of its largest results.
 
-Fresh memory costs twice: the operating system clears each page when it is first touched, and what lay in the
-caches is lost. So the arrays of a step are planned together, and their memory is that of the step before.
+Fresh memory costs time: the operating system clears each page when it is first touched. So the arrays that a
+step needs together are planned together, in one piece of memory, and pieces that nobody holds any more are
+kept for the next step.
 """
 
 import math
 import weakref
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -15,13 +15,16 @@ from numpy.typing import DTypeLike
 from npbert.cpu.workers import CACHE_LINE, aligned_memory
 from npbert.ops.array_module import Array
 
-# A piece that is more than so many times as large as what is asked for is let go, not used again.
-MOST_WASTE = 4
-FREE_PIECES = 4  # kept for later; several threads may train at once
+# A piece may be so many times as large as what is asked for.
+MOST_WASTE = 2
+# Pieces that are kept for later: about as many as a step needs at once. The oldest are let go.
+FREE_PIECES = 6
+# Bytes from which on NumPy asks for fresh memory each time.
+WORTH_KEEPING = 1 << 22
 
 
 class Workspace:
-    """Arrays in one piece of memory, which goes to another workspace when this one is gone.
+    """Arrays in one piece of memory, which is used again when the workspace is gone.
 
     Nothing may hold the arrays longer than the workspace itself: they would be overwritten.
 
@@ -52,22 +55,53 @@ class Workspace:
         ]
 
 
-# Taken from and added to at its end, which needs no lock: a workspace may end in the midst of anything.
-_free: list[Any] = []
+def recycled(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Return an uninitialised array whose memory, if there is much, is used again once no array holds it.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    dtype : dtype
+
+    Returns
+    -------
+    array of that shape and dtype, C-contiguous
+
+    Examples
+    --------
+    >>> recycled((2, 3), np.float64).shape
+    (2, 3)
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < WORTH_KEEPING:
+        return np.empty(shape, dtype)
+    array: Array = np.asarray(_Lease(size)).view(dtype).reshape(shape)
+    return array
+
+
+class _Lease:
+    """Bytes that NumPy makes an array of, which then holds this object, and so do all views of the array."""
+
+    def __init__(self, size: int) -> None:
+        piece = _find_piece(size)
+        weakref.finalize(self, _give_back, piece).atexit = False
+        self.__array_interface__ = piece[:size].__array_interface__
+
+
+# By identity. It needs no lock: each access is one step, and a workspace may end in the midst of anything.
+_free: dict[int, Array] = {}
 
 
 def _find_piece(size: int) -> Array:
-    """Return at least ``size`` bytes; free pieces that are too small or much too large are let go."""
-    while _free:
-        try:
-            piece: Array = _free.pop()
-        except IndexError:  # another thread was faster
-            break
-        if size <= piece.size <= MOST_WASTE * size:
+    """Return at least ``size`` bytes: the smallest free piece that will do, or a new one."""
+    pieces = list(_free.values())
+    for piece in sorted(pieces, key=lambda piece: piece.size):
+        if size <= piece.size <= MOST_WASTE * size and _free.pop(id(piece), None) is not None:
             return piece
     return aligned_memory(size)
 
 
 def _give_back(piece: Array) -> None:
-    if len(_free) < FREE_PIECES:
-        _free.append(piece)
+    _free[id(piece)] = piece
+    for oldest in list(_free)[:-FREE_PIECES]:
+        _free.pop(oldest, None)

@@ -1,14 +1,13 @@
 """Memory that is used again, and never by two at once."""
 
 import threading
-import weakref
 
 import numpy as np
 import pytest
 
 from npbert.cpu import workspace as module
 from npbert.cpu.workers import CACHE_LINE
-from npbert.cpu.workspace import FREE_PIECES, MOST_WASTE, Workspace
+from npbert.cpu.workspace import FREE_PIECES, MOST_WASTE, WORTH_KEEPING, Workspace, recycled
 from tests.comparisons import assert_identical
 
 SIZE = 1000
@@ -17,7 +16,7 @@ PLAN = [((SIZE,), np.float64), ((3, 5), np.float32), ((7,), bool), ((0, 4), np.f
 
 @pytest.fixture(autouse=True)
 def no_free_pieces(monkeypatch):
-    monkeypatch.setattr(module, "_free", [])
+    monkeypatch.setattr(module, "_free", {})
 
 
 def address(workspace: Workspace) -> int:
@@ -46,22 +45,58 @@ def test_memory_is_used_again_once_its_workspace_is_gone():
     assert not np.shares_memory(second.arrays[0], third.arrays[0])
 
 
-def test_a_piece_that_is_too_small_or_much_too_large_is_let_go():
-    for other in (2 * SIZE, SIZE // (2 * MOST_WASTE)):
-        workspace = Workspace([((SIZE,), np.float64)])
-        piece = weakref.ref(workspace.arrays[0].base)
-        del workspace
-        assert piece() is not None
-        workspace = Workspace([((other,), np.float64)])
-        assert workspace.arrays[0].size == other
-        assert piece() is None
-        module._free.clear()
+def test_a_piece_that_is_too_small_or_much_too_large_is_not_used():
+    workspace = Workspace([((SIZE,), np.float64)])
+    place = address(workspace)
+    del workspace
+    for size in (2 * SIZE, SIZE // (2 * MOST_WASTE)):
+        workspace = Workspace([((size,), np.float64)])
+        assert workspace.arrays[0].size == size
+        assert address(workspace) != place
+    workspace = Workspace([((SIZE // MOST_WASTE,), np.float64)])
+    assert address(workspace) == place
 
 
-def test_few_pieces_are_kept():
-    alive = [Workspace(PLAN) for _ in range(FREE_PIECES + 3)]
+def test_the_smallest_piece_that_will_do_is_used():
+    alive = [Workspace([((size,), np.float64)]) for size in (18 * SIZE, 11 * SIZE, 9 * SIZE, 14 * SIZE)]
+    place = address(alive[1])
     alive.clear()
+    assert address(Workspace([((10 * SIZE,), np.float64)])) == place
+
+
+def test_few_pieces_are_kept_the_latest():
+    alive = [Workspace(PLAN) for _ in range(FREE_PIECES + 3)]
+    places = [address(workspace) for workspace in alive]
+    while alive:
+        alive.pop(0)
     assert len(module._free) == FREE_PIECES
+    assert {piece.ctypes.data for piece in module._free.values()} == set(places[3:])
+
+
+def test_recycled_memory_is_nobody_elses_as_long_as_a_view_of_it_lives():
+    shape = (3, WORTH_KEEPING // 4)
+    array = recycled(shape, np.float32)
+    assert array.shape == shape
+    assert array.dtype == np.float32
+    assert array.flags.c_contiguous
+    assert array.flags.writeable
+    place = array.ctypes.data
+    array[1] = 5
+    view = array[1, ::2]
+    del array
+    other = recycled(shape, np.float32)
+    other[...] = 7
+    assert (view == 5).all()
+    del view
+    again = recycled(shape, np.float32)
+    assert again.ctypes.data == place
+    assert not np.shares_memory(again, other)
+
+
+def test_little_memory_is_not_worth_keeping():
+    recycled((WORTH_KEEPING // 4 - 1,), np.float32)
+    assert not module._free
+    assert recycled((0, 5), np.float64).shape == (0, 5)
 
 
 def test_threads_never_share_memory():
