@@ -50,12 +50,21 @@ class Setting(NamedTuple):
     failures: dict[str, str]
 
 
-def prepare(directory: Path, backends: Sequence[str], peers: Sequence[Peer], threads: int) -> Setting:
-    """Load a checkpoint into npbert's engines and into peers."""
+def prepare(
+    directory: Path, backends: Sequence[str], peers: Sequence[Peer], threads: int, invariance: bool = False
+) -> Setting:
+    """Load a checkpoint into npbert's engines and into peers.
+
+    With ``invariance`` the first engine is a peer of its own, with `batch_invariant` on, and off.
+    """
     engines = {f"npbert {name}": load(directory, task="encoder", backend=name) for name in backends}
     textbook = load(directory, task="encoder", dtype=np.float64, backend="reference")
     checkpoint = _checkpoint(directory, textbook.max_tokens, threads)
     encoders: dict[str, Encode] = {}
+    if invariance:
+        name, bert = next(iter(engines.items()))
+        for setting in (True, False):
+            encoders[f"{name}, batch_invariant={setting}"] = partial(bert.encode, batch_invariant=setting)
     failures: dict[str, str] = {}
     for peer in peers:
         try:

@@ -19,7 +19,7 @@ MEAN_WORDS: Final = 95  # of the sample texts: about as long as the corpus's
 MOST_WORDS: Final = 400
 
 
-def read_texts(path: Path, column: str = "text") -> list[str]:
+def read_texts(path: Path, column: str = "text", where: tuple[str, str] | None = None) -> list[str]:
     """Read the texts of a file that are not empty.
 
     Parameters
@@ -28,11 +28,13 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
         A text a line; or a ``.csv`` with a header. Either may be compressed (``.bz2``).
     column : str
         Of the ``.csv``.
+    where : tuple of str and str, optional
+        A column of the ``.csv`` and a value: only the rows that have it.
 
     Raises
     ------
     ValueError
-        If there is no such column, or no text.
+        If there is no such column, or no text, or if the rows of no ``.csv`` are to be chosen.
     """
     data = path.read_bytes()
     name = path
@@ -42,14 +44,18 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
     if name.suffix == ".csv":
         rows = csv.DictReader(io.StringIO(content, newline=""))
         columns = rows.fieldnames or ()
-        if column not in columns:
-            raise ValueError(f"{path} has no column {column!r}; it has {', '.join(columns)}")
-        texts = [row[column] for row in rows]
+        for wanted in (column, *([] if where is None else where[:1])):
+            if wanted not in columns:
+                raise ValueError(f"{path} has no column {wanted!r}; it has {', '.join(columns)}")
+        texts = [row[column] for row in rows if where is None or row[where[0]] == where[1]]
+    elif where is not None:
+        raise ValueError(f"{path} is no .csv: it has no column {where[0]!r}")
     else:
         texts = content.split("\n")
     texts = [text.strip() for text in texts if text.strip()]
     if not texts:
-        raise ValueError(f"{path} has no text")
+        chosen = "" if where is None else f" where {where[0]} is {where[1]!r}"
+        raise ValueError(f"{path} has no text{chosen}")
     return texts
 
 

@@ -119,6 +119,7 @@ INFERENCE_EXAMPLES = """\
 npbert bench inference
 npbert bench inference --texts reviews.txt --count 400 --rounds 7 --memory
 npbert bench inference --peer "ONNX*" --json
+npbert bench inference --peer none --invariance
 npbert bench inference --scaling --plot scaling.png"""
 
 DEFAULT_TEXTS: Final = 128
@@ -133,6 +134,11 @@ def add_inference_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-latency", action="store_true", help="only the texts in bulk")
     parser.add_argument("--memory", action="store_true", help="the peak memory of each, too")
     parser.add_argument("--scaling", action="store_true", help="growing sizes; npbert and the floor alone")
+    parser.add_argument(
+        "--invariance",
+        action="store_true",
+        help="npbert with batch_invariant=True and False, too: what it costs",
+    )
     add_measuring_options(parser)
 
 
@@ -149,8 +155,8 @@ def run_inference(arguments: argparse.Namespace) -> int:
         return _run_scaling(arguments, directory, backends)
     texts, source = read_chosen_texts(arguments)
     with _measuring(arguments, peers) as (threads, machine):
-        setting = inference.prepare(directory, backends, peers, threads)
-        names = (*setting.engines, *setting.peers)
+        setting = inference.prepare(directory, backends, peers, threads, arguments.invariance)
+        names = (*setting.engines, *(peer.name for peer in peers if peer.name in setting.peers))
         peaks = inference.peak_memory(directory, names, texts, threads) if arguments.memory else {}
         bulk = inference.compare_encoders(setting, texts, arguments.rounds, peaks)
         comparisons = [bulk._replace(title=f"{source}: {bulk.title}")]
@@ -381,7 +387,7 @@ def run_import(arguments: argparse.Namespace) -> int:
 
 
 def add_texts_options(parser: argparse.ArgumentParser, count: int | None = None) -> None:
-    """Declare ``--texts``, ``--column`` and, if there is a default of it, ``--count``."""
+    """Declare ``--texts``, ``--column``, ``--where`` and, if there is a default of it, ``--count``."""
     parser.add_argument(
         "--texts",
         metavar="FILE",
@@ -390,6 +396,12 @@ def add_texts_options(parser: argparse.ArgumentParser, count: int | None = None)
         "$NPBERT_CORPORA, else texts made of npbert's documentation)",
     )
     parser.add_argument("--column", default="text", metavar="NAME", help="of a .csv (default: text)")
+    parser.add_argument(
+        "--where",
+        type=_column_and_value,
+        metavar="COLUMN=VALUE",
+        help="only these rows of a .csv: category=plot",
+    )
     if count is not None:
         parser.add_argument(
             "--count",
@@ -398,6 +410,13 @@ def add_texts_options(parser: argparse.ArgumentParser, count: int | None = None)
             metavar="N",
             help=f"use so many texts, from all over the file (default: {count})",
         )
+
+
+def _column_and_value(text: str) -> tuple[str, str]:
+    column, equals, value = text.partition("=")
+    if not column or not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} is no column and value, such as category=plot")
+    return column, value
 
 
 def read_chosen_texts(arguments: argparse.Namespace, count: int | None = None) -> tuple[list[str], str]:
@@ -410,9 +429,11 @@ def read_chosen_texts(arguments: argparse.Namespace, count: int | None = None) -
     if path is None and corpora is not None and (Path(corpora) / CORPUS).exists():
         path = Path(corpora) / CORPUS
     if path is None:
+        if arguments.where is not None:
+            raise CommandError("--where chooses rows of a .csv, and no --texts is given")
         return sample_texts(count), "npbert's documentation"
     try:
-        return spread(read_texts(path, arguments.column), count), path.name
+        return spread(read_texts(path, arguments.column, arguments.where), count), path.name
     except UnicodeDecodeError as error:
         raise CommandError(f"{path}: byte {error.start} is not UTF-8") from None
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npbert.cpu.workers import row_blocks, row_by_row, scratch, share_out, single_threaded_blas
+from npbert.cpu.workers import row_blocks, row_by_row, scratch, share_out
 from npbert.ops import layernorm as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.layernorm import LayerNormCache
@@ -125,31 +125,6 @@ def residual_layernorm_backward(dy: Array, cache: LayerNormCache) -> tuple[Array
     dweight, dbias : (D,)
     """
     return layernorm_backward(dy, cache)
-
-
-def layernorm_in_place(x: Array, weight: Array, bias: Array, eps: float) -> None:
-    """Replace the rows of ``x`` by their layer norm, on the calling thread, with nothing kept for a backward.
-
-    Parameters
-    ----------
-    x : (rows, D) float32 or float64, C-contiguous
-    weight, bias : (D,) of the dtype of `x`
-    eps : float
-
-    Examples
-    --------
-    >>> x = np.array([[1.0, 3.0]])
-    >>> layernorm_in_place(x, np.ones(2), np.zeros(2), eps=0.0)
-    >>> x
-    array([[-1.,  1.]])
-    """
-    for part in _parts(x):
-        rows = x[part]
-        # A long row's mean is a product, too, whose bits depend on the number of threads that BLAS has.
-        with single_threaded_blas(), row_by_row():
-            _normalise(rows, rows, eps)
-            rows *= weight
-            rows += bias
 
 
 def _forward(

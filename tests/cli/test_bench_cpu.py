@@ -168,13 +168,31 @@ def test_texts_default_to_the_corpus(monkeypatch, tmp_path):
     import argparse
     import bz2
 
-    arguments = argparse.Namespace(texts=None, column="text", count=1)
+    arguments = argparse.Namespace(texts=None, column="text", where=None, count=1)
     texts, source = bench_cpu.read_chosen_texts(arguments)
     assert (len(texts), source) == (1, "npbert's documentation")
     (tmp_path / "rotten_tomatoes_corpus_full.csv.bz2").write_bytes(bz2.compress(b"text\na review\nanother\n"))
     monkeypatch.setenv("NPBERT_CORPORA", str(tmp_path))
     texts, source = bench_cpu.read_chosen_texts(arguments)
     assert (texts, source) == (["a review"], "rotten_tomatoes_corpus_full.csv.bz2")
+
+
+def test_chosen_rows_of_a_table(capsys, encoder, tmp_path):
+    table = tmp_path / "reviews.csv"
+    table.write_text("text,category\nthe cat,plot\nthe dog,fresh\nthe cat sat,plot\n")
+    start = ["bench", "inference", "--model", encoder, *FEW, "--no-latency", "--texts"]
+    code, output, _ = run(capsys, *start, table, "--where", "category=plot", "--invariance")
+    assert code == 0
+    assert "reviews.csv: 2 texts" in output
+    assert row(output, "npbert cpu, batch_invariant=True")
+    assert row(output, "npbert cpu, batch_invariant=False")
+    assert_fails(capsys, [*start, table, "--where", "category=none"], 1, "no text where category is 'none'")
+    assert_fails(capsys, [*start, table, "--where", "kind=plot"], 1, "no column 'kind'", "text, category")
+    assert_fails(capsys, [*start, table, "--where", "plot"], 2, "category=plot")
+    lines = tmp_path / "lines.txt"
+    lines.write_text("the cat\n")
+    assert_fails(capsys, [*start, lines, "--where", "category=plot"], 1, "lines.txt", "is no .csv")
+    assert_fails(capsys, [*start[:-1], "--where", "category=plot"], 1, "--where", "--texts")
 
 
 def test_unreadable_texts(capsys, encoder, tmp_path):
