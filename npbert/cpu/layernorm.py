@@ -127,6 +127,35 @@ def residual_layernorm_backward(dy: Array, cache: LayerNormCache) -> tuple[Array
     return layernorm_backward(dy, cache)
 
 
+def normalise_rows(x: Array, x_hat: Array, eps: float) -> Array:
+    """Normalise each row to mean 0 and variance 1, on the calling thread.
+
+    Parameters
+    ----------
+    x : (rows, D) float32 or float64
+    x_hat : (rows, D) of the dtype of `x`
+        Is written; may be `x`.
+    eps : float
+
+    Returns
+    -------
+    inv_std : (rows, 1)
+
+    Examples
+    --------
+    >>> x = np.array([[1.0, 3.0]])
+    >>> normalise_rows(x, x, eps=0.0)
+    array([[1.]])
+    >>> x
+    array([[-1.,  1.]])
+    """
+    means = _row_means(x, np.ones(x.shape[1], x.dtype))
+    np.subtract(x, means, out=x_hat)
+    inv_std: Array = 1 / np.sqrt(_row_means(x_hat, x_hat) + eps)
+    x_hat *= inv_std
+    return inv_std
+
+
 def _forward(
     x: Array,
     source: Callable[[slice, Array], Array],
@@ -140,21 +169,12 @@ def _forward(
 
     def work(part: slice) -> None:
         with row_by_row():
-            inv_std[part] = _normalise(source(part, x_hat[part]), x_hat[part], eps)
+            inv_std[part] = normalise_rows(source(part, x_hat[part]), x_hat[part], eps)
             np.multiply(x_hat[part], weight, out=y[part])
             y[part] += bias
 
     share_out(work, _parts(x))
     return y.reshape(shape), LayerNormCache(x_hat.reshape(shape), inv_std.reshape(*shape[:-1], 1), weight)
-
-
-def _normalise(x: Array, x_hat: Array, eps: float) -> Array:
-    """Write the normalised rows to ``x_hat``, which may be ``x``; return 1 / std, (rows, 1)."""
-    means = _row_means(x, np.ones(x.shape[1], x.dtype))
-    np.subtract(x, means, out=x_hat)
-    inv_std: Array = 1 / np.sqrt(_row_means(x_hat, x_hat) + eps)
-    x_hat *= inv_std
-    return inv_std
 
 
 def _row_means(x: Array, factor: Array) -> Array:

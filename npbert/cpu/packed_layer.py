@@ -16,7 +16,7 @@ from npbert.config import BertConfig
 from npbert.cpu.dropout import drop
 from npbert.cpu.gelu import write_gelu
 from npbert.cpu.keep_mask import TextDropout, draw_kept_rows
-from npbert.cpu.layernorm import _normalise as normalise_rows
+from npbert.cpu.layernorm import normalise_rows
 from npbert.cpu.packed_attention import attend, attend_backward
 from npbert.cpu.rows import Text
 from npbert.cpu.workers import row_blocks, row_by_row, scratch
