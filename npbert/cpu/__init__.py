@@ -3,7 +3,8 @@
 The mathematics is the textbook's. What differs: work goes through blocks that stay in the cache, in place,
 in memory that is allocated once; blocks are shared out to threads (:func:`workers`), cut at places that
 depend on the arrays alone; ops that follow each other are one pass (:mod:`npbert.fused_layer`); texts are
-encoded without padding (:mod:`npbert.cpu.packed`).
+encoded without padding (:mod:`npbert.cpu.packed`), and trained on without it (:mod:`npbert.cpu.encoder`), in
+memory that is used again (:mod:`npbert.cpu.workspace`).
 
 What is not listed below as this engine's own is the textbook's function.
 """
