@@ -105,29 +105,6 @@ def attend(
     return keep_bits
 
 
-def attend_many(q: Array, k: Array, v: Array, context: Array) -> None:
-    """Do what `attend` does for several texts of one length: short ones take less time together.
-
-    Parameters
-    ----------
-    q, k, v : (n, T, N, H) float32 or float64
-    context : (n, T, N, H)
-        Is written: the same bits as by `attend`.
-    """
-    texts, tokens, heads, width = q.shape
-    together = BLOCK_BYTES // (heads * tokens * tokens * q.itemsize)
-    if together <= 1 or tokens == 1:  # products with one column are BLAS's own, and depend on the layout
-        for text in zip(q, k, v, context, strict=True):
-            attend(*text)
-        return
-    for some in row_blocks(texts, together):
-        rows = k[some].reshape(-1, heads, width)
-        k_transposed = transposed("keys", _heads(rows), LOG2_E / math.sqrt(width))
-        k_transposed = k_transposed.reshape(heads, width, -1, tokens).transpose(2, 0, 1, 3)
-        exponentials, totals, _ = _exponentials(_heads(q[some]), k_transposed, None)
-        _average(exponentials, totals, _heads(v[some]), context[some])
-
-
 def attend_backward(
     dcontext: Array,
     q: Array,
@@ -182,11 +159,13 @@ def attend_backward(
     q_lse = widened("queries", q, -lse.T)
     expected = np.vecdot(dcontext, context)  # D
     dcontext_d = widened("dcontext", _heads(dcontext), -scale * expected.T)
-    in_place = isinstance(keys, slice)
+    parts = list(_blocks(heads, queries, 2 * key_count, q.itemsize))
+    # Sums of several products are added up where their rows lie close together.
+    in_place = isinstance(keys, slice) and parts[0][1].stop == queries
     dk_kept = _heads(dk[keys]) if in_place else scratch("dk", k_kept.shape, q.dtype)
     dv_kept = _heads(dv[keys]) if in_place else scratch("dv", v_kept.shape, q.dtype)
 
-    for some in _blocks(heads, queries, 2 * key_count, q.itemsize):
+    for some in parts:
         some_heads, some_queries = some
         some_bias = None if bias is None else bias[some][..., keys] * (scale * LOG2_E)
         probs = _probabilities(q_lse[some], k_one[some_heads], some_bias)
@@ -245,7 +224,7 @@ def write_probabilities(
 
 
 def _exponentials(q: Array, k_transposed: Array, bias: Array | None) -> tuple[Array, Array, Array | float]:
-    """Return exponentials of scores, (..., queries, keys) in scratch memory, and their sums and maxima.
+    """Return exponentials of scores, (heads, queries, keys) in scratch memory, and their sums and maxima.
 
     The maxima are 0 where none had to be subtracted. A row without any score but -inf has a sum of 1.
     """
@@ -260,7 +239,7 @@ def _exponentials(q: Array, k_transposed: Array, bias: Array | None) -> tuple[Ar
         return scores, totals, 0.0
 
     maxima = np.zeros_like(totals)
-    for head in zip(*np.nonzero(~exact.all(axis=-1)), strict=True):
+    for head in np.flatnonzero(~exact.all(axis=-1)):
         _write_scores(q[head], k_transposed[head], None if bias is None else bias[head], scores[head])
         row_max = scores[head].max(axis=-1)
         row_max[row_max == -np.inf] = 0  # -inf - -inf would be NaN
@@ -279,9 +258,9 @@ def _write_scores(q: Array, k_transposed: Array, bias: Array | None, scores: Arr
 
 
 def _average(exponentials: Array, totals: Array, v: Array, context: Array) -> None:
-    """Write the average of the values, (..., T, N, H), with weights of which the totals are given."""
+    """Write the average of the values, (T, N, H), with weights of which the totals are given."""
     multiply(exponentials, v, _heads(context))
-    context *= (1 / totals).swapaxes(-1, -2)[..., None]
+    context *= (1 / totals).T[..., None]  # axes in the order of the memory: half the time
 
 
 def _probabilities(q_lse: Array, k_one: Array, bias: Array | None) -> Array:
@@ -311,5 +290,5 @@ def _blocks(heads: int, queries: int, elements_a_query: int, itemsize: int) -> I
 
 
 def _heads(x: Array) -> Array:
-    """(..., T, N, H) -> (..., N, T, H), a view."""
-    return x.swapaxes(-3, -2)
+    """(T, N, H) -> (N, T, H), a view."""
+    return x.swapaxes(0, 1)

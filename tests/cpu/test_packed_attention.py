@@ -1,4 +1,4 @@
-"""Attention of one text: the textbook in float64 and float32, keys, large scores, dropout, several texts."""
+"""Attention of one text: the textbook in float64 and float32, keys, large scores, dropout, other heads."""
 
 import numpy as np
 import pytest
@@ -9,12 +9,12 @@ from npbert import ops
 from npbert.attention_dropout import AttentionDropout
 from npbert.cpu import head_products, packed_attention
 from npbert.cpu.keep_mask import TextDropout
-from npbert.cpu.packed_attention import attend, attend_backward, attend_many, write_probabilities
+from npbert.cpu.packed_attention import attend, attend_backward, write_probabilities
 from npbert.ops.dropout import SITE_ATTENTION_PROBS
 from tests.comparisons import assert_finite, assert_identical, assert_rows_close
 from tests.cuda.kernel_contract import assert_within_budget
 from tests.ops.test_softmax_attention import terms
-from tests.strategies import flags, seeds, shapes
+from tests.strategies import seeds, shapes
 from tests.tolerances import ROUND_OFF, U64
 
 NAMES = ("context", "dq", "dk", "dv")
@@ -211,16 +211,3 @@ def test_views_are_as_good_as_arrays():
     views = [x[:, 1] for x in wide]
     for name, found, expected in zip(NAMES, run(*views), run(*(x.copy() for x in views)), strict=True):
         assert_identical(found, expected, name)
-
-
-@given(shape=text_shapes, seed=seeds, texts=st.integers(0, 9), single=flags)
-def test_several_texts_have_the_bits_of_each(shape, seed, texts, single):
-    rng = np.random.default_rng(seed)
-    q, k, v = rng.normal(size=(3, texts, *shape)).astype(np.float32 if single else np.float64)
-    if texts > 1:
-        q[1] *= 100
-    found, expected = np.full_like(q, 7), np.full_like(q, 7)
-    attend_many(q, k, v, found)
-    for text in zip(q, k, v, expected, strict=True):
-        attend(*text)
-    assert_identical(found, expected, "context")
