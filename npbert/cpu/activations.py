@@ -5,8 +5,8 @@ As `npbert.cpu.gelu` does, the forward keeps dy/dx and nothing else, and the bac
 
 import numpy as np
 
-from npbert.cpu.gelu import BLOCK, GeluCache, gelu_forward, product
-from npbert.cpu.workers import row_blocks, share_out
+from npbert.cpu.gelu import GeluCache, gelu_forward, product
+from npbert.cpu.workers import BLOCK, row_blocks, share_out
 from npbert.ops import activations as textbook
 from npbert.ops import gelu as textbook_gelu
 from npbert.ops.activations import ACTIVATIONS, GELU_FORMS, ActivationCache

@@ -22,12 +22,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from npbert.cpu.workers import row_blocks, scratch, share_out
+from npbert.cpu.workers import BLOCK, row_blocks, scratch, share_out
 from npbert.ops import gelu as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.gelu import CUBIC, SQRT_2_OVER_PI
 
-BLOCK = 65536  # elements: four float32 arrays of them are 1 MiB; less, and the calls for the tail cost more
 IN_PLACE_BLOCK = 131072  # elements: longer calls, so that workers seldom wait for Python's lock
 TAIL = -2.5  # below, elements are computed in float64
 

@@ -8,12 +8,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from npbert.cpu.workers import row_blocks, row_by_row, scratch, share_out
+from npbert.cpu.workers import BLOCK, row_blocks, row_by_row, scratch, share_out
 from npbert.ops import layernorm as textbook
 from npbert.ops.array_module import Array
 from npbert.ops.layernorm import LayerNormCache
-
-BLOCK = 32768  # elements: four float32 arrays of them are 512 KiB
 
 
 def layernorm_forward(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, LayerNormCache]:

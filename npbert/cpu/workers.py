@@ -18,6 +18,11 @@ from numpy.typing import DTypeLike, NDArray
 
 CACHE_LINE = 64  # bytes
 
+# Elements that a call goes through, where it goes through memory once. That is more than fits a core's
+# second-level cache together with what is written, but after each call a thread waits for Python's lock, and
+# fewer of these waits count for more.
+BLOCK = 1 << 18
+
 _WORKERS: ContextVar[int | None] = ContextVar("workers of npbert.cpu", default=None)
 _local = threading.local()
 _pools: dict[int, ThreadPoolExecutor] = {}

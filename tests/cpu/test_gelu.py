@@ -214,7 +214,8 @@ def test_in_place_at_large_numbers(form):
 
 
 @both_forms
-def test_any_number_of_workers(form):
+def test_any_number_of_workers(form, monkeypatch):
+    monkeypatch.setattr(engine, "BLOCK", 65536)
     rng = np.random.default_rng(3)
     x, bias = mixed(rng, (200, 700), 1.0), rng.normal(size=700)
     assert x.size > 2 * engine.BLOCK
