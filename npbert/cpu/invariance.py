@@ -34,8 +34,8 @@ TRIAL_COLUMNS = 600
 TRIAL_STEP = 37
 
 
-class Packing(NamedTuple):
-    """What texts that are packed together have to heed.
+class PackingRule(NamedTuple):
+    """What texts that share a product have to heed.
 
     Attributes
     ----------
@@ -74,13 +74,13 @@ class Packing(NamedTuple):
         return -(-columns // self.multiple) * self.multiple
 
 
-ANYHOW = Packing(multiple=1, least=0, one_thread=False, one_text=False)
-BY_COLUMNS = Packing(multiple=16, least=SMALL, one_thread=False, one_text=False)
-ON_ONE_THREAD = Packing(multiple=16, least=SMALL, one_thread=True, one_text=False)
-ALONE = Packing(multiple=1, least=0, one_thread=True, one_text=True)
+ANYHOW = PackingRule(multiple=1, least=0, one_thread=False, one_text=False)
+BY_COLUMNS = PackingRule(multiple=16, least=SMALL, one_thread=False, one_text=False)
+ON_ONE_THREAD = PackingRule(multiple=16, least=SMALL, one_thread=True, one_text=False)
+ALONE = PackingRule(multiple=1, least=0, one_thread=True, one_text=True)
 
 
-def choose_packing(dtype: np.dtype[Any], batch_invariant: bool | None) -> Packing:
+def choose_packing(dtype: np.dtype[Any], batch_invariant: bool | None) -> PackingRule:
     """Return how to pack.
 
     Parameters
@@ -96,7 +96,7 @@ def choose_packing(dtype: np.dtype[Any], batch_invariant: bool | None) -> Packin
 
 
 @cache
-def invariant_packing(dtype: np.dtype[Any]) -> Packing:
+def invariant_packing(dtype: np.dtype[Any]) -> PackingRule:
     """Return the quickest way of packing that gives a text the same bits whatever is packed with it."""
     for packing in (BY_COLUMNS, ON_ONE_THREAD):
         if columns_are_independent(packing, dtype):
@@ -104,7 +104,7 @@ def invariant_packing(dtype: np.dtype[Any]) -> Packing:
     return ALONE
 
 
-def columns_are_independent(packing: Packing, dtype: np.dtype[Any]) -> bool:
+def columns_are_independent(packing: PackingRule, dtype: np.dtype[Any]) -> bool:
     """Multiply some columns alone, and the same ones among others: are the bits the same?"""
     rng = np.random.default_rng(0)
     for width, inner in TRIAL_WEIGHTS:
