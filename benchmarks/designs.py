@@ -229,7 +229,8 @@ def gelu_by_product(x: np.ndarray, bias: np.ndarray) -> None:
         sums[1] *= powers[3]
         v = np.add(sums[0], sums[1], out=sums[0])
         v *= flat
-        np.exp2(v, out=v)
+        with np.errstate(over="ignore"):  # the limit is right
+            np.exp2(v, out=v)
         v += 1
         flat /= v
 
