@@ -51,7 +51,7 @@ def softmax_forward(x: Array, mask: Array | None = None) -> tuple[Array, Softmax
             row_max[row_max == -np.inf] = 0  # nothing takes part: -inf - -inf would be NaN
             y -= row_max
             np.exp(y, out=y)
-        with np.errstate(invalid="ignore"):  # BLAS may calculate with what lies beside a short row, and drop it
+        with np.errstate(invalid="ignore"):  # BLAS may look at what lies beside a short row
             total = y @ ones
         total[total == 0] = 1
         y *= _spread(1 / total, y)
