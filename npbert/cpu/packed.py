@@ -21,8 +21,11 @@ from npbert.ops.array_module import Array
 from npbert.params import Params, subset
 from npbert.pooling import PoolingSettings
 
-# Columns of a chunk of texts: enough for BLAS to be at its best; a multiple of 16 and of 24.
+# Columns of a chunk of texts: enough for BLAS to be at its best; a multiple of 16.
 CHUNK_TOKENS = 1008
+# Fewer tokens are not worth a chunk of their own.
+LEAST_CHUNK_TOKENS = 200
+CHUNKS_TOGETHER = 4  # a multiple of it: 2 or 4 workers then have as much to do, each
 
 
 def is_packable(config: BertConfig) -> bool:
@@ -72,19 +75,33 @@ def encode_packed(
 
     def encode(chunk: list[int]) -> None:
         texts = [np.asarray(rows[index], dtype=np.int64) for index in chunk]
-        lengths = [len(text) for text in texts]
-        columns = packing.columns(sum(lengths), smallest_weight)
-        hidden = embeddings.look_up(texts, columns)
+        tokens = [len(text) for text in texts]
+        hidden = embeddings.look_up(texts, packing.columns(sum(tokens), smallest_weight))
         for layer in layers:
-            encoder_layer(layer, config, hidden, lengths)
-        vectors[chunk] = _pool(hidden, lengths, settings)
+            encoder_layer(layer, config, hidden, tokens)
+        vectors[chunk] = _pool(hidden, tokens, settings)
         with one_at_a_time:
             advance(len(chunk))
 
-    most = 1 if packing.one_text else min(batch_tokens, CHUNK_TOKENS)
+    lengths = [len(row) for row in rows]
+    most = 1 if packing.one_text else chunk_size(sum(lengths), min(batch_tokens, CHUNK_TOKENS))
     with single_threaded_blas() if packing.one_thread else nullcontext():
-        share_out(encode, chunks_by_tokens([len(row) for row in rows], most))
+        share_out(encode, chunks_by_tokens(lengths, most))
     return vectors
+
+
+def chunk_size(tokens: int, most: int) -> int:
+    """Return how many tokens to put in a chunk, at most ``most``, so that a few chunks are of about one size.
+
+    Examples
+    --------
+    >>> chunk_size(128, 1008), chunk_size(1024, 1008), chunk_size(100_000, 1008)
+    (128, 256, 1000)
+    """
+    least_chunks = max(1, -(-tokens // most))
+    even = -(-least_chunks // CHUNKS_TOGETHER) * CHUNKS_TOGETHER
+    chunks = max(least_chunks, min(even, tokens // LEAST_CHUNK_TOKENS))
+    return max(1, -(-tokens // chunks))
 
 
 def chunks_by_tokens(lengths: Sequence[int], most: int) -> list[list[int]]:

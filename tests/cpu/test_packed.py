@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import npbert
 from npbert.config import BertConfig
-from npbert.cpu.packed import chunks_by_tokens, encode_packed, is_packable
+from npbert.cpu.packed import CHUNK_TOKENS, chunk_size, chunks_by_tokens, encode_packed, is_packable
 from npbert.cpu.workers import single_threaded_blas, workers
 from npbert.pooling import PoolingSettings
 from tests.comparisons import assert_finite, assert_identical
@@ -170,3 +170,18 @@ def test_chunks(lengths, most):
         assert len(chunk) == 1 or sum(lengths[index] for index in chunk) <= most
     in_order = [lengths[index] for chunk in chunks for index in chunk]
     assert in_order == sorted(in_order, reverse=True)
+
+
+@given(tokens=st.integers(0, 100_000), most=st.integers(1, CHUNK_TOKENS))
+def test_chunk_size(tokens, most):
+    size = chunk_size(tokens, most)
+    assert 1 <= size <= most
+    assert -(-tokens // size) <= -(-tokens // most) + 3
+
+
+@pytest.mark.parametrize(("texts", "chunks"), [(1, 1), (2, 1), (4, 2), (8, 4), (16, 4), (32, 8)])
+def test_workers_have_as_much_to_do_each(texts, chunks):
+    """Texts of 128 tokens, on two or four workers."""
+    size = chunk_size(128 * texts, CHUNK_TOKENS)
+    cut = chunks_by_tokens([128] * texts, size)
+    assert [len(chunk) for chunk in cut] == [texts // chunks] * chunks
