@@ -87,7 +87,8 @@ def encoder_forward(
     ----------
     params : dict of str to array
     config : BertConfig
-        Relative positions are left to the textbook's encoder, too, and so are parameters of other dtypes.
+        Relative positions are left to the textbook's encoder, too, and so are parameters of other dtypes
+        and a model without layers.
     hidden : (B, T, D) float32 or float64
     key_mask, read_mask : (B, T) bool or None
         A token that is in neither gets zeros.
@@ -207,5 +208,7 @@ def encoder_backward(
 
 
 def _is_supported(params: Params, config: BertConfig, hidden: Array) -> bool:
+    if config.num_hidden_layers == 0 or not is_packable(config):
+        return False
     dtypes = {hidden.dtype, *(value.dtype for value in params.values())}
-    return is_packable(config) and dtypes in ({np.dtype(np.float32)}, {np.dtype(np.float64)})
+    return dtypes in ({np.dtype(np.float32)}, {np.dtype(np.float64)})

@@ -9,12 +9,14 @@ from tests.comparisons import assert_identical
 from tests.engine_models import (
     LAYERS,
     MASKS,
+    assert_near,
     check_layers,
     check_loss_and_gradients,
     check_precision,
     check_two_runs,
     check_vectors,
     config_of,
+    masked,
     models,
 )
 from tests.models import LOSSES, random_inputs, random_labels
@@ -72,3 +74,19 @@ def test_the_number_of_workers_changes_no_bit_of_what_is_not_blas():
     for other in found[1:]:
         for name, gradient in other.items():
             assert_identical(gradient, found[0][name], name)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_model_without_layers(mask):
+    """Embeddings, and what comes after the encoder: words on padding are read, too."""
+    config = config_of(num_hidden_layers=0)
+    textbook, engine = models("cpu", config, "masked_lm")
+    rng = np.random.default_rng(11)
+    inputs = masked(rng, random_inputs(rng, config, "masked_lm", texts=4, tokens=7), mask)
+    labels = random_labels(rng, config, "masked_lm", inputs["input_ids"].shape)
+    loss, grads = engine.loss_and_grads(**inputs, **labels, dropout_seed=4)
+    expected_loss, expected = textbook.loss_and_grads(**inputs, **labels, dropout_seed=4)
+    assert_near(loss, expected_loss, "loss", 1e-12)
+    assert max(np.abs(gradient).max() for gradient in expected.values()) > 1e-3
+    for name, gradient in grads.items():
+        assert_near(gradient, expected[name], name, 1e-12)
