@@ -65,9 +65,8 @@ def _encoder_layer(params: Params, config: BertConfig, hidden: Array, lengths: S
     query *= LOG2_E / math.sqrt(config.head_width)
     # A key's bias adds the same to all scores of a query, and softmax does not see it.
     value += params["attention.self.value.bias"][:, None]
-    with (
-        single_threaded_blas()
-    ):  # products too small to be shared out, and some columns are no multiple of any
+    # Some of these products have edges, where bits could depend on the number of threads.
+    with single_threaded_blas():
         _attention(query, key, value, context, lengths, config.num_attention_heads)
     context[:, sum(lengths) :] = 0
 

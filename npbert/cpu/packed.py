@@ -16,6 +16,7 @@ from npbert import ops
 from npbert.config import BertConfig
 from npbert.cpu.column_layer import encoder_layer, layer_norm
 from npbert.cpu.invariance import choose_packing
+from npbert.cpu.rows import chunk_count
 from npbert.cpu.workers import scratch, share_out, single_threaded_blas
 from npbert.ops.array_module import Array
 from npbert.params import Params, subset
@@ -25,7 +26,6 @@ from npbert.pooling import PoolingSettings
 CHUNK_TOKENS = 1008
 # Fewer tokens are not worth a chunk of their own.
 LEAST_CHUNK_TOKENS = 200
-CHUNKS_TOGETHER = 4  # a multiple of it: 2 or 4 workers then have as much to do, each
 
 
 def is_packable(config: BertConfig) -> bool:
@@ -59,7 +59,7 @@ def encode_packed(
         Called with a number of texts when these are done.
     batch_invariant : bool or None
         Whether a text's vector has the same bits whatever the other texts are, and however many threads
-        there are. None: if it costs little, that is, if no product has to be transposed for it.
+        there are. None: if it costs little; see `npbert.cpu.invariance.choose_packing`.
 
     Returns
     -------
@@ -98,10 +98,7 @@ def chunk_size(tokens: int, most: int) -> int:
     >>> chunk_size(128, 1008), chunk_size(1024, 1008), chunk_size(100_000, 1008)
     (128, 256, 1000)
     """
-    least_chunks = max(1, -(-tokens // most))
-    even = -(-least_chunks // CHUNKS_TOGETHER) * CHUNKS_TOGETHER
-    chunks = max(least_chunks, min(even, tokens // LEAST_CHUNK_TOKENS))
-    return max(1, -(-tokens // chunks))
+    return max(1, -(-tokens // chunk_count(tokens, most, LEAST_CHUNK_TOKENS)))
 
 
 def chunks_by_tokens(lengths: Sequence[int], most: int) -> list[list[int]]:

@@ -19,16 +19,11 @@ from npbert.cpu.keep_mask import TextDropout, draw_kept_rows
 from npbert.cpu.layernorm import normalise_rows
 from npbert.cpu.packed_attention import attend, attend_backward
 from npbert.cpu.rows import Text
-from npbert.cpu.workers import row_blocks, row_by_row, scratch
+from npbert.cpu.workers import BLOCK, row_blocks, row_by_row, scratch
 from npbert.ops.activations import ACTIVATIONS, GELU_FORMS
 from npbert.ops.array_module import Array
 from npbert.ops.dropout import SITE_ATTENTION_OUTPUT, SITE_ATTENTION_PROBS, SITE_FEED_FORWARD_OUTPUT
 from npbert.params import Params
-
-# Elements that an activation or a layernorm is computed of at once. Few calls count for more than the
-# second-level cache: after each, a thread waits for Python's lock.
-ACTIVATION_BLOCK = 1 << 18
-LAYERNORM_BLOCK = 1 << 18
 
 QKV = ("attention.self.query", "attention.self.key", "attention.self.value")
 OTHERS = (
@@ -367,7 +362,7 @@ def _add_product(dy: Array, x: Array, dweight: Array, dbias: Array, is_first: bo
 
 def _bias_activation(x: Array, bias: Array, slope: Array, name: str) -> None:
     """Replace the rows of x by the activation of ``x + bias``, and write its derivative to ``slope``."""
-    for rows in row_blocks(len(x), max(1, ACTIVATION_BLOCK // x.shape[1])):
+    for rows in row_blocks(len(x), max(1, BLOCK // x.shape[1])):
         part, slope_part = x[rows], slope[rows]
         part += bias
         if name in GELU_FORMS:
@@ -423,7 +418,7 @@ def _layernorm_backward(
 
 
 def _norm_blocks(x: Array) -> list[slice]:
-    return row_blocks(len(x), max(1, LAYERNORM_BLOCK // x.shape[1]))
+    return row_blocks(len(x), max(1, BLOCK // x.shape[1]))
 
 
 # Heads and dropout -------------------------------------------------------------------------------------

@@ -87,9 +87,7 @@ def chunks_of_texts(lengths: Sequence[int]) -> list[list[int]]:
     [[0], [3], [1], [4]]
     """
     total = sum(lengths)
-    wanted = -(-total // CHUNK_ROWS)
-    together = -(-wanted // CHUNKS_TOGETHER) * CHUNKS_TOGETHER
-    chunks: list[list[int]] = [[] for _ in range(max(1, min(together, total // LEAST_CHUNK_ROWS)))]
+    chunks: list[list[int]] = [[] for _ in range(chunk_count(total, CHUNK_ROWS, LEAST_CHUNK_ROWS))]
     filled = [0] * len(chunks)
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if lengths[index] > 0:
@@ -97,6 +95,21 @@ def chunks_of_texts(lengths: Sequence[int]) -> list[list[int]]:
             chunks[emptiest].append(index)
             filled[emptiest] += lengths[index]
     return [chunk for chunk in chunks if chunk]
+
+
+def chunk_count(tokens: int, most: int, least: int) -> int:
+    """Return into how many chunks of ``most`` tokens on average, at most, to cut so many tokens.
+
+    If that leaves ``least`` for each, a multiple of `CHUNKS_TOGETHER`.
+
+    Examples
+    --------
+    >>> [chunk_count(tokens, most=1000, least=200) for tokens in (0, 300, 900, 4100)]
+    [1, 1, 4, 8]
+    """
+    needed = max(1, -(-tokens // most))
+    together = -(-needed // CHUNKS_TOGETHER) * CHUNKS_TOGETHER
+    return max(needed, min(together, tokens // least))
 
 
 def _places(mask: Array) -> Places:

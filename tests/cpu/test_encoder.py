@@ -130,8 +130,7 @@ def small_chunks(request, monkeypatch):
     monkeypatch.setattr(rows, "LEAST_CHUNK_ROWS", 10)
     monkeypatch.setattr(encoder, "LANES", request.param)
     monkeypatch.setattr(encoder, "SUMS", 1000)
-    monkeypatch.setattr(packed_layer, "ACTIVATION_BLOCK", 7 * 29)
-    monkeypatch.setattr(packed_layer, "LAYERNORM_BLOCK", 5 * 24)
+    monkeypatch.setattr(packed_layer, "BLOCK", 5 * 24)
 
 
 @pytest.mark.usefixtures("small_chunks")
