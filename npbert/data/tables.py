@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from npbert.data.text_files import DECOMPRESSORS, has_lone_surrogate, read_text
+from npbert.data.wording import listed, shown
 
 MAX_FIELD: Final = 1 << 20  # characters; a longer field of a CSV file is nearly always a quote left open
-SHOWN_COLUMNS: Final = 20
-SHOWN_CHARACTERS: Final = 60
 
 Label = str | float | tuple[str, ...]
 Row = tuple[int, dict[str, Any]]  # the line that it begins in, from 1; its fields by column
@@ -201,15 +200,13 @@ def _check_lengths(
 def _column(number: int, records: Sequence[tuple[int, list[str]]]) -> str:
     """Name a column by what stands above it, as far as the names have been read."""
     header = records[0][1] if records else []
-    return f"column {_shown(header[number])}" if number < len(header) else f"field {number + 1}"
+    return f"column {shown(header[number])}" if number < len(header) else f"field {number + 1}"
 
 
 def _check_columns(where: str, wanted: Sequence[str], present: Sequence[str]) -> None:
     for name in wanted:
         if name not in present:
-            names = ", ".join(map(_shown, present[:SHOWN_COLUMNS]))
-            more = f" and {len(present) - SHOWN_COLUMNS} more" if len(present) > SHOWN_COLUMNS else ""
-            raise ValueError(f"{where}: no column {name!r}; there are: {names or 'none'}{more}")
+            raise ValueError(f"{where}: no column {name!r}; there are: {listed(present)}")
 
 
 # JSON Lines ---------------------------------------------------------------------------------------------
@@ -226,7 +223,7 @@ def _json_rows(path: Path, text: str, wanted: Sequence[str]) -> Iterator[Row]:
         except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists in lists
             raise ValueError(f"{path}: line {line}: {error}") from None
         if not isinstance(value, dict):
-            raise ValueError(f"{path}: line {line}: {_shown(value)} is not a JSON object")
+            raise ValueError(f"{path}: line {line}: {shown(value)} is not a JSON object")
         _check_columns(f"{path}: line {line}", wanted, list(value))
         yield line, value
 
@@ -240,9 +237,9 @@ def _example(
     def text(column: str) -> str:
         value = fields[column]
         if not isinstance(value, str):
-            raise ValueError(f"{path}: line {line}: {column!r} is {_shown(value)}; it must be a text")
+            raise ValueError(f"{path}: line {line}: {column!r} is {shown(value)}; it must be a text")
         if has_lone_surrogate(value):
-            raise ValueError(f"{path}: line {line}: {column!r} is {_shown(value)}: half a character")
+            raise ValueError(f"{path}: line {line}: {column!r} is {shown(value)}: half a character")
         return value
 
     label: Label | None = None
@@ -263,7 +260,7 @@ def _name(where: str, value: Any) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise ValueError(f"{where} is {_shown(value)}; a label must be a text or an integer")
+        raise ValueError(f"{where} is {shown(value)}; a label must be a text or an integer")
     if not value.strip():
         raise ValueError(f"{where} is empty; every row needs a label")
     return value
@@ -273,10 +270,10 @@ def _names(where: str, value: Any, separator: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = [name.strip() for name in value.split(separator)] if value.strip() else []
     if not isinstance(value, list):
-        raise ValueError(f"{where} is {_shown(value)}; it must be a list of labels")
+        raise ValueError(f"{where} is {shown(value)}; it must be a list of labels")
     names = tuple(_name(where, name) for name in value)
     if len(set(names)) < len(names):
-        raise ValueError(f"{where} is {_shown(value)}; it has a label twice")
+        raise ValueError(f"{where} is {shown(value)}; it has a label twice")
     return names
 
 
@@ -288,10 +285,4 @@ def _number(where: str, value: Any) -> float:
             number = math.nan
         if math.isfinite(number):
             return number
-    raise ValueError(f"{where} is {_shown(value)}; it must be a finite number")
-
-
-def _shown(value: Any) -> str:
-    """Spell a value for a message, a long one not to its end."""
-    text = repr(value)
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
+    raise ValueError(f"{where} is {shown(value)}; it must be a finite number")
