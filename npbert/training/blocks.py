@@ -69,14 +69,23 @@ def pieces_of(arrays: Mapping[str, Array]) -> list[list[Block]]:
     return pieces
 
 
-def scratch_like(block: Array) -> Array:
+def scratch_like(block: Array, name: str) -> Array:
     """Return memory of this thread's own, uninitialised, of a block's size and dtype.
 
-    It lasts until the thread asks again.
+    It lasts until the thread asks for the name again.
+
+    Parameters
+    ----------
+    block : (n,)
+    name : str
+
+    Returns
+    -------
+    (n,)
     """
     xp = array_module(block)
     buffers = _local.__dict__.setdefault("buffers", {})
-    key = (xp.__name__, block.dtype)
+    key = (name, xp.__name__, block.dtype)
     if key not in buffers or buffers[key].size < block.size:
         buffers[key] = xp.empty(block.size, block.dtype)
     return buffers[key][: block.size]
