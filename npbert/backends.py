@@ -5,13 +5,26 @@ op by op has ``encoder_layer_forward`` and ``encoder_layer_backward``, too, or `
 ``encoder_backward``. Engines are imported when they are asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 
 from npbert import ops
+
+
+class ShareOut(Protocol):
+    """What calls a function with each of some pieces of work, in any order, perhaps on several threads."""
+
+    def __call__(self, work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
+        """Call ``work`` with each of the pieces, and return when all are done."""
+
+
+def in_turn(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
+    """Call ``work`` with each of the pieces, one after the other."""
+    for piece in pieces:
+        work(piece)
 
 
 class Backend(NamedTuple):
@@ -21,6 +34,7 @@ class Backend(NamedTuple):
     ops: ModuleType  # npbert.ops, or an engine with the same names
     xp: Any  # the module of its arrays: numpy or cupy
     dtypes: tuple[str, ...]  # what it can compute in
+    share_out: ShareOut = in_turn  # how it does what is made of independent pieces
 
     def to_device(self, value: Any) -> Any:
         """Return a NumPy array, or a NamedTuple with some, as the engine's arrays; anything else as it is."""
@@ -61,8 +75,9 @@ def _reference() -> Backend:
 
 def _cpu() -> Backend:
     from npbert import cpu
+    from npbert.cpu.workers import share_out
 
-    return Backend("cpu", cpu, np, ("float32", "float64"))
+    return Backend("cpu", cpu, np, ("float32", "float64"), share_out)
 
 
 def _cuda() -> Backend:

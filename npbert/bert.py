@@ -1,13 +1,14 @@
 """Bert, the object that users hold: parameters, configuration and tokenizer, and what they can do."""
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from npbert import ops
-from npbert.backends import find_backend
+from npbert.backends import ShareOut, find_backend
 from npbert.config import BertConfig
 from npbert.encoding import TextEncoder, encode_texts
 from npbert.heads import HeadOptions, task_backward, task_forward
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 Array = NDArray[Any]
 
 DEFAULT_BATCH_TOKENS: Final = 4096
+INPUT_NAMES: Final = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "inputs_embeds")
+LABEL_NAMES: Final = ("labels", "next_sentence_label", "start_positions", "end_positions")
 
 
 class Bert:
@@ -332,6 +335,43 @@ class Bert:
         grads = zeros_for_unused(with_prefix(body_grads, BODY_PREFIX), self.params)
         return grads, dinputs_embeds
 
+    def prepare(self, batch: Mapping[str, Any]) -> tuple[ModelInputs, Labels]:
+        """Check a batch and move it to where the engine computes: what a loop of one's own starts with.
+
+        Parameters
+        ----------
+        batch : mapping of str to array
+            The inputs and labels of `forward`, by name.
+
+        Returns
+        -------
+        inputs : ModelInputs
+        labels : Labels
+
+        Raises
+        ------
+        ValueError
+            As for `forward`; and for a name that is neither an input nor a label.
+        """
+        unknown = sorted(set(batch) - set(INPUT_NAMES) - set(LABEL_NAMES))
+        if unknown:
+            raise ValueError(
+                f"{unknown[0]!r} is neither an input nor a label; these are: "
+                f"{', '.join(INPUT_NAMES + LABEL_NAMES)}"
+            )
+        inputs = self._prepare_inputs(**{name: batch.get(name) for name in INPUT_NAMES})
+        return inputs, self._prepare_labels(inputs, *(batch.get(name) for name in LABEL_NAMES))
+
+    @property
+    def ops(self) -> ModuleType:
+        """The engine: :mod:`npbert.ops`, or a module with the same names."""
+        return self._ops
+
+    @property
+    def share_out(self) -> ShareOut:
+        """How the engine does what is made of independent pieces: on its threads, where it has some."""
+        return self._backend.share_out
+
     def encode(
         self,
         texts: str | Sequence[str],
@@ -477,7 +517,7 @@ class Bert:
         token_type_ids: Any,
         position_ids: Any,
         inputs_embeds: Any,
-        past_key_values_length: int,
+        past_key_values_length: int = 0,
     ) -> ModelInputs:
         inputs: ModelInputs = self._backend.to_device(
             prepare_inputs(

@@ -117,6 +117,7 @@ class DecoderLoss(NamedTuple):
     dhidden: Array  # (M, D)
     dweight: Array  # (V, D)
     dbias: Array  # (V,)
+    correct: int  # of how many tokens the label has the best score
 
 
 def decoder_cross_entropy(
@@ -162,7 +163,7 @@ def decoder_cross_entropy(
     counted = np.flatnonzero(labels != ignore_index)
     _check_decoder_arguments(hidden, weight, bias, labels[counted])
     term = reduction_weight(reduction, len(counted))
-    loss = np.zeros((), hidden.dtype)[()]
+    loss, correct = np.zeros((), hidden.dtype)[()], 0
     dhidden = np.zeros(hidden.shape, hidden.dtype)
     dweight, dbias = recycled(weight.shape, weight.dtype), np.zeros(bias.shape, bias.dtype)
     if len(counted) == 0:
@@ -171,11 +172,12 @@ def decoder_cross_entropy(
     for chunk in row_blocks(len(counted), TOKENS_AT_ONCE):
         places = counted[chunk]
         room = workspace.arrays[0][: len(weight) * len(places)].reshape(len(weight), len(places))
-        losses, dhidden[places] = _add_chunk(
+        losses, found, dhidden[places] = _add_chunk(
             hidden[places], weight, bias, labels[places], term, dweight, dbias, room, first=chunk.start == 0
         )
         loss += losses.sum() * term
-    return DecoderLoss(loss, dhidden, dweight, dbias)
+        correct += found
+    return DecoderLoss(loss, dhidden, dweight, dbias, correct)
 
 
 def _add_chunk(
@@ -188,8 +190,10 @@ def _add_chunk(
     dbias: Array,
     scores: Array,
     first: bool,
-) -> tuple[Array, Array]:
-    """Return the losses of some tokens and their dhidden; add to dweight and dbias. ``scores`` is room.
+) -> tuple[Array, int, Array]:
+    """Return the losses of some tokens, how many labels score best, and dhidden.
+
+    Adds to dweight and dbias. ``scores`` is room.
 
     Two rounds over the vocabulary, in pieces that workers take: the exponentials and their sums, and, when
     the sums of all words are known, the gradients. Exponentials and logarithms have base 2, the fastest.
@@ -197,8 +201,8 @@ def _add_chunk(
     tokens, width = hidden.shape
     blocks = row_blocks(len(weight), WORDS_AT_ONCE)
     pieces = [blocks[p] for p in row_blocks(len(blocks), BLOCKS_IN_A_PIECE)]
-    maxima, totals = np.zeros((2, len(blocks), tokens), hidden.dtype)
-    label_score = np.empty(tokens, hidden.dtype)
+    maxima, totals, best = np.zeros((3, len(blocks), tokens), hidden.dtype)
+    label_score, label_power = np.empty((2, tokens), hidden.dtype)
     dhidden_of_piece = np.empty((len(pieces), tokens, width), hidden.dtype)
     by_word = np.multiply(hidden.T, LOG2_E, order="C")  # (D, tokens)
     bias = bias * hidden.dtype.type(LOG2_E)
@@ -221,12 +225,16 @@ def _add_chunk(
                 x = score(block)
                 x -= x.max(axis=0, out=maxima[number])
                 np.matmul(ones[: len(x)], np.exp2(x, out=x), out=total)
+            x.max(axis=0, out=best[number])
+            label_power[here] = x[labels[here] - block.start, here]
 
     share_out(exponentiate, pieces)
     row_max = maxima.max(axis=0)  # (tokens,)
     factors = np.exp2(maxima - row_max)  # (blocks, tokens)
     total = (totals * factors).sum(axis=0)  # (tokens,)
     losses = (np.log2(total) + (row_max - label_score)) / LOG2_E
+    label_power *= factors[labels // WORDS_AT_ONCE, np.arange(tokens)]
+    correct = int(np.count_nonzero(label_power == (best * factors).max(axis=0)))
     factors *= term / total  # from a block's exponentials to the gradient's first part, the probabilities
 
     def differentiate(numbered: tuple[int, list[slice]]) -> None:
@@ -248,7 +256,7 @@ def _add_chunk(
         np.matmul(scores[whole].T, weight[whole], out=dhidden_of_piece[place])
 
     share_out(differentiate, list(enumerate(pieces)))
-    return losses, dhidden_of_piece.sum(axis=0)
+    return losses, correct, dhidden_of_piece.sum(axis=0)
 
 
 def _check_decoder_arguments(hidden: Array, weight: Array, bias: Array, labels: Array) -> None:

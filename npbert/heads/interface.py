@@ -1,5 +1,6 @@
 """What every task head takes and gives."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from npbert.ops.array_module import Array
@@ -12,6 +13,12 @@ class HeadOptions(NamedTuple):
     reduction: str = "mean"  # over the labelled places: "mean" or "sum"
     all_logits: bool = True  # False: only the loss is wanted, and scores only where a label asks for them
     choices: int = 1  # multiple choice: how many texts in a row belong to one question
+    # What each loss of a task that has two is multiplied by, under the name of its labels. None: by 1.
+    loss_weights: Mapping[str, float] | None = None
+
+    def weight_of(self, labels: str) -> float:
+        """Return what the loss of these labels is multiplied by."""
+        return 1.0 if self.loss_weights is None else self.loss_weights[labels]
 
 
 class HeadOutput(NamedTuple):
@@ -20,6 +27,10 @@ class HeadOutput(NamedTuple):
     loss: Array | None  # (), None without labels
     # Under the names of Hugging Face's output classes; None where only the loss was wanted.
     logits: dict[str, Array | None]
+    # How many labels have the best score, of an engine that does not keep the scores.
+    correct: int | None = None
+    # A task made of two: the outputs of both, under the names of their labels.
+    parts: dict[str, "HeadOutput"] | None = None
 
 
 class HeadGradients(NamedTuple):

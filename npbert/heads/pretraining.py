@@ -89,7 +89,8 @@ def decoder_backward(
 ) -> tuple[Array, Params]:
     """Backward of :func:`decoder_forward`; returns ``dx`` and the parameters' gradients."""
     if cache.decoder_loss is not None:
-        _, dx, dweight, dbias = cache.decoder_loss
+        decoder_loss = cache.decoder_loss
+        dx, dweight, dbias = decoder_loss.dhidden, decoder_loss.dweight, decoder_loss.dbias
         if dloss != 1:
             dx, dweight, dbias = dloss * dx, dloss * dweight, dloss * dbias
     else:
@@ -137,7 +138,9 @@ def masked_lm_forward(
     if places is None and logits is not None:
         logits = logits.reshape(batch, tokens, -1)  # (B*T, V) -> (B, T, V)
     cache = MaskedLMCache(places, (batch, tokens, width), transform_cache, decoder_cache, loss is not None)
-    return HeadOutput(loss, {"logits": logits}), cache
+    decoder_loss = decoder_cache.decoder_loss
+    correct = None if decoder_loss is None else decoder_loss.correct
+    return HeadOutput(loss, {"logits": logits}, correct), cache
 
 
 def masked_lm_backward(
@@ -197,6 +200,7 @@ class PretrainingCache(NamedTuple):
 
     masked_lm: MaskedLMCache
     next_sentence: NextSentenceCache
+    weights: tuple[float, float]  # of the two losses in their sum
 
 
 def pretraining_forward(
@@ -207,31 +211,34 @@ def pretraining_forward(
     options: HeadOptions,
     ops: ModuleType,
 ) -> tuple[HeadOutput, PretrainingCache]:
-    """Do both tasks; the loss is the sum of the two, or the one whose labels were given."""
+    """Do both tasks; the loss is the (weighted) sum of the two, or the one whose labels were given."""
     words, masked_lm_cache = masked_lm_forward(params, config, body, labels, options, ops)
     pair_labels = Labels(labels=labels.next_sentence_label)
     pairs, next_sentence_cache = next_sentence_forward(params, config, body, pair_labels, options, ops)
-    losses = [loss for loss in (words.loss, pairs.loss) if loss is not None]
+    parts = {"labels": words, "next_sentence_label": pairs}
+    losses = [options.weight_of(name) * part.loss for name, part in parts.items() if part.loss is not None]
     logits = {
         "prediction_logits": words.logits["logits"],
         "seq_relationship_logits": pairs.logits["logits"],
     }
-    cache = PretrainingCache(masked_lm_cache, next_sentence_cache)
-    return HeadOutput(sum(losses) if losses else None, logits), cache
+    weights = (options.weight_of("labels"), options.weight_of("next_sentence_label"))
+    cache = PretrainingCache(masked_lm_cache, next_sentence_cache, weights)
+    return HeadOutput(sum(losses) if losses else None, logits, parts=parts), cache
 
 
 def pretraining_backward(
     dloss: Array, cache: PretrainingCache, config: BertConfig, ops: ModuleType
 ) -> HeadGradients:
-    """Backward of :func:`pretraining_forward`: each task gets the sum's gradient."""
+    """Backward of :func:`pretraining_forward`: each task gets the sum's gradient, times its weight."""
+    words_weight, pairs_weight = cache.weights
     dlast_hidden_state = dpooler_output = None
     grads: Params = {}
     if cache.masked_lm.has_loss:
-        words = masked_lm_backward(dloss, cache.masked_lm, config, ops)
+        words = masked_lm_backward(dloss * words_weight, cache.masked_lm, config, ops)
         dlast_hidden_state = words.dlast_hidden_state
         grads |= words.grads
     if cache.next_sentence.loss is not None:
-        pairs = next_sentence_backward(dloss, cache.next_sentence, config, ops)
+        pairs = next_sentence_backward(dloss * pairs_weight, cache.next_sentence, config, ops)
         dpooler_output = pairs.dpooler_output
         grads |= pairs.grads
     return HeadGradients(dlast_hidden_state, dpooler_output, grads)

@@ -78,7 +78,7 @@ def read_settings(directory: Path | str) -> dict[str, Any]:
 
     settings: dict[str, Any] = dict(DEFAULT_SPECIAL_TOKENS)
     if tokenizer_class in BERT_CLASSES and (directory / VOCABULARY).exists():
-        settings["vocab"] = _read_vocabulary(directory / VOCABULARY)
+        settings["vocab"] = read_vocabulary(directory / VOCABULARY)
     elif (directory / TOKENIZER).exists():
         try:
             settings |= _settings_of_tokenizer_json(directory / TOKENIZER)
@@ -150,7 +150,7 @@ def settings_files(tokens: Sequence[str], settings: Mapping[str, Any]) -> dict[s
     }
 
 
-def _read_vocabulary(path: Path) -> list[str]:
+def read_vocabulary(path: Path) -> list[str]:
     """Return the lines of a vocabulary file; only line feeds (and CR LF) end a line."""
     text = _read_text(path).replace("\r\n", "\n")
     if not text.strip():

@@ -164,6 +164,11 @@ def op_by_op(hidden, weight, bias, labels, ignore_index, reduction):
     return (loss, *ops.linear_backward(dlogits, decoder_cache))
 
 
+def loss_and_gradients(*args):
+    """What the engine computes and the textbook, too: all but the number of right words."""
+    return decoder_cross_entropy(*args)[:-1]
+
+
 def decoder_terms(hidden, weight, bias, labels, ignore_index, reduction):
     """As `terms`, but a logit's own round-off is that of its sum of products."""
     logits = hidden @ weight.T + bias
@@ -184,7 +189,7 @@ def decoder_terms(hidden, weight, bias, labels, ignore_index, reduction):
 
 def assert_is_op_by_op(args):
     for name, actual, expected, size in zip(
-        NAMES, decoder_cross_entropy(*args), op_by_op(*args), decoder_terms(*args), strict=True
+        NAMES, loss_and_gradients(*args), op_by_op(*args), decoder_terms(*args), strict=True
     ):
         assert_rows_close(actual, expected, what=name, round_off=ROUND_OFF * U64, terms=size)
 
@@ -204,6 +209,23 @@ def test_decoder_is_op_by_op(shape, seed, scale, ignore_index, reduction):
 def test_decoder_in_many_chunks_of_tokens_and_words(shape, scale, reduction):
     rng = np.random.default_rng(5)
     assert_is_op_by_op(decoder_arguments(rng, shape, -100, reduction, scale, ignored=0.2))
+
+
+@pytest.mark.usefixtures("small_blocks")
+@both_dtypes
+@pytest.mark.parametrize("scale", [1.0, 1e3])
+@given(seed=seeds)
+def test_decoder_counts_the_words_that_it_gets_right(dtype, scale, seed):
+    """Half of the labels are the textbook's best words."""
+    rng = np.random.default_rng(seed)
+    hidden, weight, bias, labels, *rest = (
+        as_dtype(dtype, a) for a in decoder_arguments(rng, (24, 5, 43), scale=scale)
+    )
+    best = (hidden @ weight.T + bias).argmax(axis=-1)
+    labels = np.where((labels != -100) & (rng.random(24) < 0.5), best, labels)
+    expected = np.count_nonzero(labels == best)
+    assert 0 < expected < 24
+    assert decoder_cross_entropy(hidden, weight, bias, labels, *rest).correct == expected
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -237,7 +259,7 @@ def test_decoder_in_float32_is_as_accurate_as_op_by_op(seed, scale):
     exact = [as_dtype(np.float64, a) for a in args]
     for name, actual, expected, unfused, size in zip(
         NAMES,
-        decoder_cross_entropy(*args),
+        loss_and_gradients(*args),
         op_by_op(*exact),
         op_by_op(*args),
         decoder_terms(*exact),
@@ -253,10 +275,10 @@ def test_decoder_in_float32_is_as_accurate_as_op_by_op(seed, scale):
 def test_decoder_has_the_same_bits_for_any_workers_and_writes_to_nothing(dtype):
     rng = np.random.default_rng(7)
     args = [read_only(as_dtype(dtype, a)) for a in decoder_arguments(rng, (24, 5, 43))]
-    expected = decoder_cross_entropy(*args)
+    expected = loss_and_gradients(*args)
     for count in (1, 2, 3):
         with workers(count):
-            for name, actual, reference in zip(NAMES, decoder_cross_entropy(*args), expected, strict=True):
+            for name, actual, reference in zip(NAMES, loss_and_gradients(*args), expected, strict=True):
                 assert_identical(actual, reference, f"{name}, {count} workers")
 
 
@@ -264,9 +286,9 @@ def test_decoder_has_the_same_bits_for_any_workers_and_writes_to_nothing(dtype):
 def test_decoder_takes_other_layouts(layout):
     rng = np.random.default_rng(8)
     args = decoder_arguments(rng, (9, 5, 43))
-    found = decoder_cross_entropy(*(other_layouts(a)[layout] for a in args))
+    found = loss_and_gradients(*(other_layouts(a)[layout] for a in args))
     for name, actual, reference, size in zip(
-        NAMES, found, decoder_cross_entropy(*args), decoder_terms(*args), strict=True
+        NAMES, found, loss_and_gradients(*args), decoder_terms(*args), strict=True
     ):
         assert_rows_close(actual, reference, what=name, round_off=ROUND_OFF * U64, terms=size)
 
@@ -276,7 +298,7 @@ def test_decoder_takes_other_layouts(layout):
 def test_decoder_without_a_label_costs_nothing(dtype, tokens):
     rng = np.random.default_rng(9)
     args = [as_dtype(dtype, a) for a in decoder_arguments(rng, (tokens, 3, 7), ignored=1.0)]
-    for name, actual, expected in zip(NAMES, decoder_cross_entropy(*args), op_by_op(*args), strict=True):
+    for name, actual, expected in zip(NAMES, loss_and_gradients(*args), op_by_op(*args), strict=True):
         assert_identical(actual, np.zeros_like(expected), name)
 
 
@@ -287,9 +309,8 @@ def test_decoder_gives_unlabelled_tokens_exactly_zero_and_does_not_read_them():
     assert 0 < ignored.sum() < len(labels)
     expected = decoder_cross_entropy(hidden, weight, bias, labels, *rest)
     hidden[ignored] = np.nan
-    for name, actual, reference in zip(
-        NAMES, decoder_cross_entropy(hidden, weight, bias, labels, *rest), expected, strict=True
-    ):
+    found = decoder_cross_entropy(hidden, weight, bias, labels, *rest)
+    for name, actual, reference in zip(NAMES, found[:-1], expected[:-1], strict=True):
         assert_identical(actual, reference, name)
     assert not expected.dhidden[ignored].any()
     assert expected.dhidden[~ignored].any(axis=-1).all()
@@ -320,6 +341,6 @@ def test_decoder_never_holds_all_scores():
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    for name, array in zip(NAMES, found, strict=True):
+    for name, array in zip(NAMES, found[:-1], strict=True):
         assert_finite(array, name)
     assert peak < 0.125 * tokens * words * 4

@@ -1,0 +1,54 @@
+"""Ctrl-C and SIGTERM during training: the step is finished and saved, then the training ends."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+
+class StopRequest:
+    """Whether somebody has asked to stop.
+
+    Attributes
+    ----------
+    signal_number : int
+        The signal that arrived; 0 as long as there was none.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number = 0
+
+
+@contextmanager
+def listening_to_signals() -> Iterator[StopRequest]:
+    """Note SIGINT and SIGTERM in a ``with`` block, where they otherwise end the program at once.
+
+    A second signal does what it always does. Outside of the main thread, where Python takes no signals,
+    nothing is changed.
+
+    Yields
+    ------
+    StopRequest
+    """
+    request = StopRequest()
+    before: dict[signal.Signals, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        request.signal_number = number
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
+    except ValueError:  # not the main thread
+        yield request
+        return
+    try:
+        yield request
+    finally:
+        restore()
