@@ -359,7 +359,8 @@ class Bert:
                 f"{unknown[0]!r} is neither an input nor a label; these are: "
                 f"{', '.join(INPUT_NAMES + LABEL_NAMES)}"
             )
-        inputs = self._prepare_inputs(**{name: batch.get(name) for name in INPUT_NAMES})
+        given: dict[str, Any] = {name: batch.get(name) for name in INPUT_NAMES}
+        inputs = self._prepare_inputs(**given)
         return inputs, self._prepare_labels(inputs, *(batch.get(name) for name in LABEL_NAMES))
 
     @property
