@@ -11,9 +11,11 @@ and so is a line: whatever the size of the corpus, of a document or of a line, n
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple
+
+from npbert.data.text_files import has_lone_surrogate
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 MAX_JSON_LINE: Final = 1 << 24  # bytes: the parser needs all of a line at once
@@ -72,7 +74,7 @@ def read_documents(
     """
     for file in range(start.file, len(paths)):
         first = start if file == start.file else Place(file)
-        if paths[file].suffix == ".jsonl":
+        if paths[file].suffix.lower() == ".jsonl":
             yield from _read_json_lines(paths[file], first, max_bytes)
         else:
             yield from _read_plain_text(paths[file], first, max_bytes)
@@ -82,7 +84,7 @@ def _read_plain_text(path: Path, start: Place, max_bytes: int) -> Iterator[Docum
     sentences: list[str] = []
     place = start
     size = 0
-    for offset, line in _lines(path, start.offset, max_bytes):
+    for offset, line in _lines(path, start.offset, max_bytes, _cut):
         sentence = _decode(path, offset, line).rstrip("\r\n")
         is_blank = not sentence.strip()
         if sentences and (is_blank or size + len(line) > max_bytes):
@@ -99,10 +101,13 @@ def _read_plain_text(path: Path, start: Place, max_bytes: int) -> Iterator[Docum
         yield Document(place, sentences)
 
 
-def _lines(path: Path, offset: int, max_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """Read lines with the offset of each; one that is longer than max_bytes comes in pieces.
+def _lines(
+    path: Path, offset: int, max_bytes: int, cut: Callable[[int, bytes], int]
+) -> Iterator[tuple[int, bytes]]:
+    """Read lines with the offset of each.
 
-    What comes after an offset depends on nothing that was read before it.
+    Of a line that is longer than max_bytes, cut(offset, its beginning) says how much comes first. What comes
+    after an offset depends on nothing that was read before it.
     """
     with _open(path) as file:
         if offset == 0 and file.read(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
@@ -110,13 +115,13 @@ def _lines(path: Path, offset: int, max_bytes: int) -> Iterator[tuple[int, bytes
         file.seek(offset)
         while line := file.readline(max_bytes):
             if len(line) == max_bytes and not line.endswith(b"\n"):
-                line = line[: _end_of_piece(line)]
+                line = line[: cut(offset, line)]
                 file.seek(offset + len(line))
             yield offset, line
             offset += len(line)
 
 
-def _end_of_piece(line: bytes) -> int:
+def _cut(_: int, line: bytes) -> int:
     """Return where to cut the beginning of a long line: after white space, or else between two characters."""
     after_space = max(line.rfind(b" "), line.rfind(b"\t")) + 1
     if after_space > 0:
@@ -127,54 +132,46 @@ def _end_of_piece(line: bytes) -> int:
     return len(line)
 
 
-def _read_json_lines(path: Path, start: Place, max_bytes: int) -> Iterator[Document]:
+def _read_json_lines(path: Path, start: Place, max_characters: int) -> Iterator[Document]:
+    def refuse(offset: int, _: bytes) -> int:
+        raise ValueError(
+            f"{path}: line {_line_number(path, offset)}: longer than {MAX_JSON_LINE} bytes, and JSON is "
+            "parsed a line at a time; split the document, or write it as plain text"
+        )
+
     first_part = start.part
-    for offset, line in _lines(path, start.offset, MAX_JSON_LINE):
-        if len(line) > MAX_JSON_LINE - 1:
-            raise ValueError(
-                f"{path}: line {_line_number(path, offset)}: longer than {MAX_JSON_LINE} bytes, and JSON is "
-                "parsed a line at a time; split the document, or write it as plain text"
-            )
+    for offset, line in _lines(path, start.offset, MAX_JSON_LINE, refuse):
         text = _decode(path, offset, line)
         if not text.strip():
             continue
-        parts = _parts(_json_sentences(path, offset, text), max_bytes)
-        for part, sentences in enumerate(parts):
+        try:
+            sentences = _json_sentences(text)
+        except ValueError as error:
+            raise ValueError(f"{path}: line {_line_number(path, offset)}: {error}") from None
+        for part, some in enumerate(_parts(sentences, max_characters)):
             if part >= first_part:
-                yield Document(Place(start.file, offset, part), sentences)
+                yield Document(Place(start.file, offset, part), some)
         first_part = 0
 
 
-def _json_sentences(path: Path, offset: int, line: str) -> list[str]:
+def _json_sentences(line: str) -> list[str]:
     """Return the sentences of one line of a .jsonl file."""
     try:
         record: Any = json.loads(line)
     except json.JSONDecodeError as error:
-        number = _line_number(path, offset)
-        raise ValueError(f"{path}: line {number}, column {error.colno}: not JSON: {error.msg}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: line {_line_number(path, offset)}: nested too deeply") from None
-    if isinstance(record, dict) and isinstance(record.get("text"), str):
+        raise ValueError(f"column {error.colno}: not JSON: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, thousands of brackets
+        raise ValueError(f"not JSON that can be read: {error}") from None
+    record = record if isinstance(record, dict) else {}
+    sentences = record.get("sentences")
+    if isinstance(record.get("text"), str):
         sentences = record["text"].split("\n")
-    elif (
-        isinstance(record, dict)
-        and isinstance(record.get("sentences"), list)
-        and all(isinstance(sentence, str) for sentence in record["sentences"])
-    ):
-        sentences = record["sentences"]
-    else:
-        raise ValueError(
-            f'{path}: line {_line_number(path, offset)}: {line.strip()[:40]!r} is not {{"text": "..."}} or '
-            '{"sentences": ["...", "..."]}'
-        )
+    elif not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
+        shown = line.strip()[:40]
+        raise ValueError(f'{shown!r} is not {{"text": "..."}} or {{"sentences": ["...", "..."]}}')
     for sentence in sentences:
-        try:
-            sentence.encode("utf-8")
-        except UnicodeEncodeError as error:
-            code = f"\\u{ord(sentence[error.start]):04x}"
-            raise ValueError(
-                f"{path}: line {_line_number(path, offset)}: {code} is half of a character"
-            ) from None
+        if has_lone_surrogate(sentence):
+            raise ValueError(f"{sentence[:40]!r} has half of a character (\\ud800 to \\udfff)")
     return [sentence for sentence in sentences if sentence.strip()]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from npbert.data.blocks import Block, read_blocks
-from npbert.data.documents import BEGINNING, Place
+from npbert.data.documents import BEGINNING, Place, read_documents
 from npbert.data.masking import BERT_MASKING, MaskingOptions, mask_tokens
 from npbert.data.sentence_pairs import SentencePair, full_sentences, sentence_pairs
 from npbert.labels import IGNORE_INDEX
@@ -186,6 +186,8 @@ class PretrainingData:
             copy = epoch if self._static_copies is None else epoch % self._static_copies
             for block in self._blocks(number, start):
                 pairs = self._pairs(block, copy)
+                if used >= len(pairs):
+                    raise ValueError(f"position: example is {used}; its block has {len(pairs)} examples")
                 order = self._generator(ORDER, epoch, block.number).permutation(len(pairs)).tolist()
                 for place in range(used, len(order)):
                     after = self._position(epoch, block, place + 1, len(order))
@@ -263,7 +265,9 @@ class PretrainingData:
             batch["token_type_ids"][row, :tokens] = example.token_type_ids
             batch["labels"][row, :tokens] = example.labels
         if self._next_sentence:
-            batch["next_sentence_label"] = np.array([example.next_sentence_label for example in examples])
+            batch["next_sentence_label"] = np.array(
+                [example.next_sentence_label for example in examples], dtype=np.int64
+            )
         return batch
 
     def _generator(self, purpose: int, copy: int, block: int, example: int = 0) -> np.random.Generator:
@@ -273,13 +277,18 @@ class PretrainingData:
         return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
     def _check_corpus(self) -> None:
-        """Read as much of the corpus as it takes to see that there are examples in it."""
+        """Check that every file can be read, and that there are examples in them.
+
+        All is read once, some seconds for a gigabyte: a broken line is to be found now, and not after hours.
+        """
         if not self._paths:
             raise ValueError("paths is empty; give at least one text file")
         try:
             self._corpus_bytes = sum(path.stat().st_size for path in self._paths)
         except OSError as error:
             raise ValueError(f"{error.filename}: {(error.strerror or str(error)).lower()}") from None
+        for _ in read_documents(self._paths, BEGINNING):
+            pass
         names = ", ".join(map(str, self._paths))
         documents = 0
         for block in self._blocks(0, BEGINNING):
@@ -307,6 +316,8 @@ class PretrainingData:
             value = position.get(name)
             if not isinstance(value, int) or value < 0:
                 raise ValueError(f"position: {name} is {value!r}; it must be an integer, at least 0")
+        if position["file"] >= len(self._paths):
+            raise ValueError(f"position: file is {position['file']}; there are {len(self._paths)} files")
         if position["corpus_bytes"] != self._corpus_bytes:
             raise ValueError(
                 f"the position is one of a corpus of {position['corpus_bytes']} bytes; "
