@@ -1,0 +1,1 @@
+"""How the models that npbert ships were made: each a command that makes it again."""
