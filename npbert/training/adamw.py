@@ -61,7 +61,7 @@ class AdamW(Optimizer):
         check_below_1("beta1", beta1)
         check_below_1("beta2", beta2)
         check_above_0("epsilon", epsilon)
-        self.beta1, self.beta2, self.epsilon = beta1, beta2, epsilon
+        self.beta1, self.beta2, self.epsilon = float(beta1), float(beta2), float(epsilon)
         self.bias_correction = bias_correction
 
     def _move(self, grads: Mapping[str, Array], learning_rate: float) -> None:

@@ -112,7 +112,7 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float, share_out: 
     if not max_norm > 0:
         raise ValueError(f"max_norm is {max_norm!r}; it must be above 0")
     norm = global_norm(grads, share_out)
-    scale = max_norm / (norm + NORM_EPSILON)
+    scale = float(max_norm) / (norm + NORM_EPSILON)
     if not math.isfinite(norm) or scale >= 1:
         return norm
     contiguous = {name: grad for name, grad in grads.items() if grad.flags.c_contiguous}

@@ -72,11 +72,12 @@ class Optimizer(ABC):
         for name, value in params.items():
             _check_parameter(name, value)
         check_at_least_0("weight_decay", weight_decay)
+        # Numbers are Python's: with one of NumPy's float64, NumPy would work in float64 all through.
+        self.decay = {name: float(weight_decay) if decays(name, p) else 0.0 for name, p in params.items()}
         self.params = params
         self.steps = 0
         self.share_out = share_out
         self.pieces = pieces_of(params)
-        self.decay = {name: weight_decay if decays(name, p) else 0.0 for name, p in params.items()}
         self.kept = {
             kind: {name: array_module(p).zeros_like(p) for name, p in params.items()} for kind in kept
         }
@@ -101,7 +102,8 @@ class Optimizer(ABC):
         _check_grads(grads, self.params)
         check_at_least_0("learning_rate", learning_rate)
         self.steps += 1
-        self._move({name: array_module(g).ascontiguousarray(g) for name, g in grads.items()}, learning_rate)
+        contiguous = {name: array_module(g).ascontiguousarray(g) for name, g in grads.items()}
+        self._move(contiguous, float(learning_rate))
         if self.steps % STEPS_BETWEEN_CLEANINGS == 0:
             self.share_out(self._clean, self.pieces)
 

@@ -58,7 +58,7 @@ class SGD(Optimizer):
             raise ValueError("nesterov is True, and momentum is 0; Nesterov's momentum must be above 0")
         kept = ("momentum",) if momentum else ()
         super().__init__(params, kept, weight_decay, decays, share_out)
-        self.momentum, self.nesterov = momentum, nesterov
+        self.momentum, self.nesterov = float(momentum), nesterov
 
     def _move(self, grads: Mapping[str, Array], learning_rate: float) -> None:
         def work(piece: list[Block]) -> None:
