@@ -141,8 +141,8 @@ def _read_json_lines(path: Path, start: Place, max_characters: int) -> Iterator[
 
     first_part = start.part
     for offset, line in _lines(path, start.offset, MAX_JSON_LINE, refuse):
-        text = _decode(path, offset, line)
-        if not text.strip():
+        text = _decode(path, offset, line).rstrip()
+        if not text:
             continue
         try:
             sentences = _json_sentences(text)
@@ -167,8 +167,7 @@ def _json_sentences(line: str) -> list[str]:
     if isinstance(record.get("text"), str):
         sentences = record["text"].split("\n")
     elif not isinstance(sentences, list) or not all(isinstance(sentence, str) for sentence in sentences):
-        shown = line.strip()[:40]
-        raise ValueError(f'{shown!r} is not {{"text": "..."}} or {{"sentences": ["...", "..."]}}')
+        raise ValueError(f'{line[:40]!r} is not {{"text": "..."}} or {{"sentences": ["...", "..."]}}')
     for sentence in sentences:
         if has_lone_surrogate(sentence):
             raise ValueError(f"{sentence[:40]!r} has half of a character (\\ud800 to \\udfff)")
