@@ -162,6 +162,12 @@ class BertConfig:
         """Width of one attention head, H = D / N."""
         return self.hidden_size // self.num_attention_heads
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the classes in the order of their numbers: ``id2label``'s, or "LABEL_0" and so on."""
+        names = _placeholder_labels(self.num_labels) | dict(self.id2label or {})
+        return tuple(names[number] for number in range(self.num_labels))
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "BertConfig":
         """Build a configuration from the contents of a ``config.json``.

@@ -13,7 +13,7 @@ from npbert.checkpoint.huggingface import read_checkpoint, task_from_architectur
 from npbert.checkpoint.sentence_transformers import MODULES_NAME, read_pooling, transformer_directory
 from npbert.checkpoint.source import find_directory
 from npbert.config import BertConfig
-from npbert.params import BODY_PREFIX, Params, canonical_names, draw_parameter, parameter_shapes
+from npbert.params import BODY_PREFIX, HEAD_MODULES, Params, canonical_names, draw_parameter, parameter_shapes
 from npbert.tokenizer import WordPieceTokenizer
 
 TOKENIZER_FILES: Final = ("vocab.txt", "tokenizer.json")
@@ -24,6 +24,7 @@ def load(
     task: str | None = None,
     dtype: DTypeLike = np.float32,
     backend: str = "cpu",
+    head_seed: int | None = None,
     **config_overrides: Any,
 ) -> Bert:
     """Load a model.
@@ -41,6 +42,9 @@ def load(
         What is computed in.
     backend : str
         As for `Bert`.
+    head_seed : int, optional
+        Draw the task's head from this seed, whatever the checkpoint has of it: for training. None: only
+        where the checkpoint has nothing of it.
     **config_overrides
         Fields of `BertConfig` to change, for example ``num_labels=3``.
 
@@ -61,7 +65,8 @@ def load(
     Warns
     -----
     UserWarning
-        If parameters of the head had to be drawn: the model needs training.
+        If parameters of the head had to be drawn, and no ``head_seed`` says that this is wanted: the model
+        needs training.
     """
     directory = find_directory(source)
     model_directory = transformer_directory(directory)
@@ -72,7 +77,9 @@ def load(
     if task is None:
         task = task_from_architectures(config.architectures) or "encoder"
     params = canonical_names(checkpoint.tensors, config, task)
-    params = _with_fresh_head(params, config, task, directory)
+    if head_seed is not None:
+        params = {name: value for name, value in params.items() if not name.startswith(HEAD_MODULES)}
+    params = _with_fresh_head(params, config, task, directory, head_seed)
     tokenizer = None
     if any((model_directory / name).exists() for name in TOKENIZER_FILES):
         tokenizer = WordPieceTokenizer.from_directory(model_directory)
@@ -83,7 +90,9 @@ def load(
         raise ValueError(f"{directory}: {error}") from None
 
 
-def _with_fresh_head(params: Params, config: BertConfig, task: str, directory: Path) -> Params:
+def _with_fresh_head(
+    params: Params, config: BertConfig, task: str, directory: Path, seed: int | None
+) -> Params:
     """Draw the parts on top of the encoder of which the checkpoint has nothing at all.
 
     A part of which it has only some tensors is damaged, and stays so: `validate_params` will say it.
@@ -94,12 +103,14 @@ def _with_fresh_head(params: Params, config: BertConfig, task: str, directory: P
     fresh = [name for name in missing if _part(name) not in present_parts]
     if task == "encoder" or not fresh or any(_part(name) in ("embeddings", "encoder") for name in fresh):
         return params  # an encoder without a pooler is complete; without a body it is not a checkpoint
-    warnings.warn(
-        f"{directory} has no {', '.join(fresh)}: freshly drawn; train them before use",
-        UserWarning,
-        stacklevel=3,
-    )
-    return params | {name: draw_parameter(config, name, shapes[name], seed=0) for name in fresh}
+    if seed is None:
+        warnings.warn(
+            f"{directory} has no {', '.join(fresh)}: freshly drawn; train them before use",
+            UserWarning,
+            stacklevel=3,
+        )
+        seed = 0
+    return params | {name: draw_parameter(config, name, shapes[name], seed) for name in fresh}
 
 
 def _part(name: str) -> str:

@@ -13,7 +13,7 @@ import npbert
 from npbert import Bert, WordPieceTokenizer, init_params, load
 from npbert.checkpoint import PoolingSettings
 from npbert.encoding import TextEncoder
-from npbert.params import TASKS, parameter_shapes
+from npbert.params import TASKS, parameter_shapes, subset
 from tests import models
 from tests.comparisons import assert_finite, assert_identical
 from tests.models import LOSSES
@@ -532,6 +532,24 @@ def test_load_for_another_task_draws_its_head(tmp_path):
     with pytest.warns(UserWarning):
         again = load(tmp_path, task="sequence_classification", num_labels=5)
     assert_same_params(again.params, found.params)
+
+
+def test_load_with_a_head_of_a_seed(tmp_path):
+    """Drawn whatever the checkpoint has, of another size too, and without a warning: it is what was asked for."""
+    config = CONFIG.replace(num_labels=4)
+    bert = model_of("sequence_classification", config=config, dtype=np.float32)
+    bert.save(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [
+            load(tmp_path, num_labels=labels, head_seed=seed) for labels, seed in ((3, 0), (3, 1), (4, 0))
+        ]
+    weights = [one.params["classifier.weight"] for one in found]
+    assert [weight.shape for weight in weights] == [(3, 6), (3, 6), (4, 6)]
+    assert not np.any(weights[0] == weights[1])
+    assert not np.any(weights[2] == bert.params["classifier.weight"])
+    for name in subset(bert.params, "bert."):
+        assert_identical(found[0].params[f"bert.{name}"], bert.params[f"bert.{name}"], name)
 
 
 def test_load_with_a_pooler_missing(tmp_path):

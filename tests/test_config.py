@@ -188,6 +188,10 @@ class TestLabels:
         assert BertConfig.from_dict(written) == BertConfig(num_labels=3)
         assert "id2label" not in BertConfig().to_dict()
 
+    def test_names_in_order(self):
+        assert BertConfig(id2label={1: "b", 0: "a"}).label_names == ("a", "b")
+        assert BertConfig(num_labels=3).label_names == ("LABEL_0", "LABEL_1", "LABEL_2")
+
     def test_a_contradiction_is_refused(self):
         with pytest.raises(ValueError, match="num_labels is 5, but id2label has 3"):
             BertConfig(num_labels=5, id2label={0: "a", 1: "b", 2: "c"})
