@@ -535,7 +535,7 @@ def test_load_for_another_task_draws_its_head(tmp_path):
 
 
 def test_load_with_a_head_of_a_seed(tmp_path):
-    """Drawn whatever the checkpoint has, of another size too, and without a warning: it is what was asked for."""
+    """Drawn whatever the checkpoint has, of another size too, and without a warning."""
     config = CONFIG.replace(num_labels=4)
     bert = model_of("sequence_classification", config=config, dtype=np.float32)
     bert.save(tmp_path)
