@@ -30,11 +30,15 @@ class TrainingDefaults(NamedTuple):
     batch_size : int
     learning_rate, warmup : float
         Of the steps, the share in which the rate rises.
+    save_every, evaluate_every : int or None
+        Steps. None: an epoch's.
     """
 
     batch_size: int
     learning_rate: float
     warmup: float
+    save_every: int | None = 500
+    evaluate_every: int | None = 500
 
 
 def add_training_options(parser: argparse.ArgumentParser, defaults: TrainingDefaults) -> None:
@@ -91,15 +95,15 @@ def add_training_options(parser: argparse.ArgumentParser, defaults: TrainingDefa
     group = parser.add_argument_group("what is written")
     for name, steps, what in (
         ("log", 10, "records of the metrics"),
-        ("save", 500, "checkpoints"),
-        ("evaluate", 500, "evaluations on held-out data"),
+        ("save", defaults.save_every, "checkpoints"),
+        ("evaluate", defaults.evaluate_every, "evaluations on held-out data"),
     ):
         group.add_argument(
             f"--{name}-every",
             type=positive,
             default=steps,
             metavar="N",
-            help=f"steps between {what} (default: {steps})",
+            help=f"steps between {what} (default: {steps or 'an epoch'})",
         )
     group.add_argument(
         "--patience",
@@ -160,6 +164,7 @@ def run_training(
     steps: int,
     data: Mapping[str, Any],
     held_out: Callable[[], Iterable[Batch]] | None = None,
+    conclude: Callable[[], Record] = Record,
 ) -> int:
     """Train as the options say, and report.
 
@@ -174,6 +179,8 @@ def run_training(
         What identifies the data, for the checkpoints.
     held_out : callable, optional
         Returns the batches to evaluate on.
+    conclude : callable
+        Called when the model is trained; returns what else there is to report.
 
     Returns
     -------
@@ -208,12 +215,15 @@ def run_training(
         from npbert.training.plot import plot_metrics
 
         plot_metrics(read_metrics(run.directory / METRICS_NAME), Path(arguments.plot))
-    return _report_end(arguments, result, run)
+    return _report_end(arguments, result, run, conclude() if result.finished else {})
 
 
-def _report_end(arguments: argparse.Namespace, result: TrainingResult, run: SavedRun) -> int:
+def _report_end(
+    arguments: argparse.Namespace, result: TrainingResult, run: SavedRun, conclusion: Record
+) -> int:
     if arguments.json:
         summary = {"out": arguments.out, "step": result.step, "finished": result.finished, **result.last}
+        summary |= conclusion
         print(json.dumps(summary, indent=2))
     if not result.finished:
         name = signal.Signals(result.signal_number).name
@@ -223,6 +233,8 @@ def _report_end(arguments: argparse.Namespace, result: TrainingResult, run: Save
     if not arguments.json:
         best = "" if result.best_step is None else f"; the best model is that of step {result.best_step}"
         say(f"{run.directory}: trained, {result.step} steps{best}", "good")
+        if conclusion:
+            say(numbers(conclusion))
     return OK
 
 
@@ -234,13 +246,17 @@ def describe(record: Record) -> str:
     >>> describe({"step": 20, "loss": 2.5, "mlm_accuracy": 0.25, "learning_rate": 1e-4})
     'step 20: loss 2.5, mlm accuracy 25.0%, learning rate 0.0001'
     """
+    rest = {name: value for name, value in record.items() if name != "step"}
+    return f"step {record['step']}: {numbers(rest)}"
+
+
+def numbers(record: Record) -> str:
+    """Return named numbers as a line for people."""
     parts = []
     for name, value in record.items():
-        if name == "step":
-            continue
         shown = f"{value:.1%}" if name.endswith("accuracy") else f"{value:.4g}"
         parts.append(f"{name.replace('_', ' ')} {shown}")
-    return f"step {record['step']}: {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def require_plotting() -> None:
