@@ -105,7 +105,7 @@ class PretrainingData:
         buffer_tokens: int = 1 << 20,
         seed: int = 0,
     ) -> None:
-        shortest = 5 if next_sentence else 3  # special tokens, and one token in each part
+        shortest = 5 if next_sentence else 4  # the special tokens and two others
         if max_length < shortest:
             raise ValueError(f"max_length is {max_length}; it must be at least {shortest}")
         if not 0 <= short_seq_prob <= 1:
