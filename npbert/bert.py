@@ -134,6 +134,12 @@ class Bert:
             f"backend={self.backend!r})"
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the model as what it was made of; the engine, a module, is found by its name."""
+        params = {name: to_numpy(value) for name, value in self.params.items()}
+        made_of = (self.config, params, self.tokenizer, self.task, self.dtype, self.backend, self.pooling)
+        return type(self), made_of
+
     @property
     def max_tokens(self) -> int:
         """The longest text, in tokens, that `encode` uses whole; it cuts longer ones."""

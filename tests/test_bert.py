@@ -1,7 +1,9 @@
 """`Bert` and `load`: what the object that users hold promises, beyond what model and heads compute."""
 
+import copy
 import inspect
 import json
+import pickle
 import re
 import warnings
 
@@ -505,6 +507,20 @@ def test_save_without_tokenizer_and_pooling(tmp_path):
     again = load(tmp_path)
     assert again.tokenizer is None
     assert again.pooling is None
+
+
+@pytest.mark.parametrize("copied", [lambda bert: pickle.loads(pickle.dumps(bert)), copy.deepcopy])
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_pickles_and_copies_are_whole(copied, backend):
+    settings = {"tokenizer": tokenizer_of(), "pooling": PoolingSettings("cls"), "backend": backend}
+    bert = model_of("masked_lm", dtype=np.float32, **settings)
+    again = copied(bert)
+    assert (again.task, again.dtype, again.backend) == (bert.task, bert.dtype, backend)
+    assert (again.config, again.pooling) == (bert.config, bert.pooling)
+    assert_same_params(again.params, bert.params)
+    assert_identical(again.encode(TEXTS), bert.encode(TEXTS), "vectors")
+    again.params["cls.predictions.bias"] += 1
+    assert not np.array_equal(again.params["cls.predictions.bias"], bert.params["cls.predictions.bias"])
 
 
 def test_load_in_another_precision(tmp_path):
