@@ -113,7 +113,7 @@ def read_checkpoint(directory: Path | str, dtype: DTypeLike | None = None) -> Ch
         raise FileNotFoundError(f"{directory}: no such directory")
     config = read_json_object(directory / CONFIG_NAME)
     if (directory / WEIGHTS_NAME).exists():
-        tensors = _read_safetensors(directory / WEIGHTS_NAME)
+        tensors = read_safetensors(directory / WEIGHTS_NAME)
     elif (directory / INDEX_NAME).exists():
         tensors = _read_shards(directory / INDEX_NAME)
     else:
@@ -147,7 +147,16 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path}: not valid JSON: {error}") from None
 
 
-def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+def read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a safetensors file by name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is not whole, or holds a type that NumPy does not have. Names the file.
+    """
     import safetensors
 
     try:
@@ -183,7 +192,7 @@ def _read_shards(index: Path) -> dict[str, NDArray[Any]]:
             raise ValueError(f"{index}: the shard {file!r} must lie beside it")
         if not shard.exists():
             raise FileNotFoundError(f"{shard}: no such file, but {index.name} names it")
-        found = _read_safetensors(shard)
+        found = read_safetensors(shard)
         promised = {name for name, home in weight_map.items() if home == file}
         if promised != set(found):
             odd = sorted(promised ^ set(found))[0]
@@ -282,12 +291,12 @@ def _write_weights(files: FileSet, params: Params, max_shard_size: int | None) -
     """Write one file, or shards and their index; return the names."""
     shards = _split(params, max_shard_size)
     if len(shards) == 1:
-        _save_safetensors(files.new_file(WEIGHTS_NAME), params)
+        save_safetensors(files.new_file(WEIGHTS_NAME), params)
         return {WEIGHTS_NAME}
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         name = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        _save_safetensors(files.new_file(name), shard)
+        save_safetensors(files.new_file(name), shard)
         weight_map |= dict.fromkeys(shard, name)
     total_size = sum(value.nbytes for value in params.values())
     files.write(INDEX_NAME, json_text({"metadata": {"total_size": total_size}, "weight_map": weight_map}))
@@ -306,10 +315,21 @@ def _split(params: Params, max_shard_size: int | None) -> list[Params]:
     return shards
 
 
-def _save_safetensors(path: Path, params: Params) -> None:
+def save_safetensors(path: Path, params: Params) -> None:
+    """Write a safetensors file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, say because the disk is full. Names the file.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     # The package writes an array's memory as it lies, whatever its strides say.
     contiguous = {name: np.ascontiguousarray(value) for name, value in params.items()}
     # transformers 4 refuses a file that does not say which framework its tensors are for.
-    save_file(contiguous, path, metadata={"format": "pt"})
+    try:
+        save_file(contiguous, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from None

@@ -181,7 +181,8 @@ def train(
     """
     ranks = communicator if communicator is not None else Alone()
     at = _start(bert, optimizer, run, resume, ranks)
-    metrics, window, last = MetricsFile(run.directory), Window.from_json(at.window), Record()
+    metrics, window = MetricsFile(run.directory), Window.from_json(at.window)
+    last = metrics.last()
     batches = source.batches(at.position)
 
     with (

@@ -95,6 +95,11 @@ class MetricsFile:
     def __init__(self, directory: Path) -> None:
         self.path = directory / METRICS_NAME
 
+    def last(self) -> Record:
+        """Return the newest record; an empty one without any."""
+        records = read_metrics(self.path) if self.path.exists() else []
+        return records[-1] if records else {}
+
     def append(self, record: Record) -> None:
         """Write one record, so that a reader of the file has it at once."""
         with self.path.open("a", encoding="utf-8") as file:

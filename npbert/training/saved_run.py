@@ -22,11 +22,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from npbert.bert import Bert
-from npbert.checkpoint.huggingface import CONFIG_NAME, read_checkpoint, read_json_object
+from npbert.checkpoint.huggingface import (
+    CONFIG_NAME,
+    read_checkpoint,
+    read_json_object,
+    read_safetensors,
+    save_safetensors,
+)
 from npbert.ops.array_module import array_module, to_numpy
 from npbert.params import canonical_names, validate_params
 from npbert.training.optimizers import Optimizer
@@ -34,7 +37,8 @@ from npbert.training.optimizers import Optimizer
 OPTIMIZER_NAME: Final = "optimizer.safetensors"
 TRAINING_NAME: Final = "training.json"
 CHECKPOINT_PATTERN: Final = re.compile(r"checkpoint-(\d{8,})")
-TEMPORARY_PATTERN: Final = re.compile(r"\..*\.tmp")
+# Ours, and that of the package safetensors.
+TEMPORARY_PATTERN: Final = re.compile(r"\..*\.tmp|\.tmp\w{6}")
 
 Json = Any
 
@@ -139,11 +143,9 @@ class SavedRun:
         """
 
         def write(directory: Path) -> None:
-            from safetensors.numpy import save_file
-
             bert.save(directory)
             moments = {name: to_numpy(value) for name, value in optimizer.state().items()}
-            save_file(moments, directory / OPTIMIZER_NAME)
+            save_safetensors(directory / OPTIMIZER_NAME, moments)
             record = {"optimizer_steps": optimizer.steps, "progress": asdict(progress), "recipe": self.recipe}
             (directory / TRAINING_NAME).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
@@ -189,7 +191,7 @@ class SavedRun:
             raise ValueError(f"{directory / TRAINING_NAME}: not what npbert writes there") from None
         if difference := first_difference(recipe, self.recipe):
             raise ValueError(f"{directory}: a checkpoint of another run: {difference}")
-        optimizer.load_state(_read_moments(directory / OPTIMIZER_NAME), steps)
+        optimizer.load_state(read_safetensors(directory / OPTIMIZER_NAME), steps)
         load_params(bert, directory)
         return progress
 
@@ -256,16 +258,6 @@ def first_difference(saved: Json, now: Json, name: str = "") -> str:
                 return inner
         return ""
     return "" if saved == now else f"{name} is {json.dumps(saved)} there, and {json.dumps(now)} now"
-
-
-def _read_moments(path: Path) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        return {name: np.array(value) for name, value in load_file(path).items()}
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a whole safetensors file: {error}") from None
 
 
 def _flush_to_disk(path: Path) -> None:
