@@ -31,7 +31,7 @@ def cosine(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> fl
 
 
 def polynomial(
-    step: int, *, peak: float, warmup_steps: int, total_steps: int, end: float = 1e-7, power: float = 1.0
+    step: int, *, peak: float, warmup_steps: int, total_steps: int, end: float, power: float
 ) -> float:
     """Rise linearly to ``peak``, then fall to ``end`` at ``total_steps``, as a power of the steps left."""
     if step < warmup_steps:

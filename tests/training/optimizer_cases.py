@@ -45,6 +45,12 @@ def take_steps(optimizer, grads, rates=RATES):
         optimizer.step(of_one_step, rate)
 
 
+def backwards(work, pieces):
+    """Work on the last piece first, as threads may."""
+    for piece in reversed(list(pieces)):
+        work(piece)
+
+
 def copied(arrays):
     """The same arrays once more, in memory of their own."""
     return {name: value.copy() for name, value in arrays.items()}

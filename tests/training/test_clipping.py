@@ -8,6 +8,7 @@ import pytest
 from npbert.cpu.workers import share_out, workers
 from npbert.training.clipping import clip_by_global_norm, global_norm, sums_of_squares
 from tests.comparisons import assert_identical
+from tests.training.optimizer_cases import backwards
 
 SHAPES = {"a": (40, 13), "b": (5,), "none": (0, 2), "zero": (3,), "scalar": ()}
 
@@ -113,6 +114,7 @@ def test_number_of_workers(dtype, monkeypatch):
     monkeypatch.setattr("npbert.training.blocks.BLOCK", 50)
     expected = draw(dtype)
     norm = clip_by_global_norm(expected, 0.5)
+    assert global_norm(draw(dtype), backwards) == norm
     for count in (1, 2, 3, 2):
         found = draw(dtype)
         with workers(count):

@@ -10,7 +10,15 @@ from npbert.training import optimizer as optimizer_module
 from npbert.training.optimizers import LAMB, OPTIMIZERS, SGD, AdamW, bert_adam, decays_by_default
 from tests.comparisons import assert_finite, assert_identical
 from tests.tolerances import ROUND_OFF, U32
-from tests.training.optimizer_cases import RATES, SHAPES, copied, draw_grads, draw_params, take_steps
+from tests.training.optimizer_cases import (
+    RATES,
+    SHAPES,
+    backwards,
+    copied,
+    draw_grads,
+    draw_params,
+    take_steps,
+)
 
 LARGE = {"a.weight": (40, 13), "b.bias": (7,), "c.weight": (11, 3), "none.weight": (0,), "d.bias": (300,)}
 names = pytest.mark.parametrize("name", OPTIMIZERS)
@@ -51,6 +59,7 @@ def assert_same(found, expected):
 def test_number_of_workers(name, dtype, monkeypatch):
     monkeypatch.setattr("npbert.training.blocks.BLOCK", 50)
     expected = final(name, dtype)
+    assert_same(final(name, dtype, share_out=backwards), expected)
     for count in (1, 2, 3, 2):
         with workers(count):
             assert_same(final(name, dtype, share_out=share_out), expected)
