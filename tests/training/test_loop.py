@@ -303,8 +303,7 @@ class Poisoned:
             "the parameter bert.encoder.layer.1.output.dense.bias",
         ),
         ("bert.embeddings.LayerNorm.weight", 3e38, "the output of the embeddings"),
-        # The square of such a number is none: the layer norm after it is the first to notice.
-        ("bert.encoder.layer.0.intermediate.dense.bias", 3e38, "the output of encoder layer 0"),
+        ("bert.encoder.layer.1.output.LayerNorm.weight", 3e38, "the output of encoder layer 1"),
     ],
 )
 def test_a_loss_that_is_no_number_stops_it(tmp_path, corpus, name, value, culprit):
