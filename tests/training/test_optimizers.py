@@ -162,17 +162,21 @@ def test_averages_do_not_become_subnormal(name):
 
 @names
 def test_averages_are_cleaned_every_so_many_steps(name):
-    """What is removed is far below anything that moves a parameter; what is larger stays."""
+    """What goes is far below anything that moves a parameter; what is larger stays, and so do parameters."""
     every = optimizer_module.STEPS_BETWEEN_CLEANINGS
-    optimizer = OPTIMIZERS[name]({"weight": np.ones(3, np.float32)}, weight_decay=0.0)
-    state = {key: np.array([1e-33, 1e-31, 1.0], np.float32) for key in optimizer.state()}
+    params = {"weight": np.array([1.0, 1.0, 1.0, 1e-35], np.float32)}
+    optimizer = OPTIMIZERS[name](params, weight_decay=0.0)
+    sizes = np.array([1e-33, 1e-31, 1.0, 0.0], np.float32)
+    state = {key: sizes if key.startswith("square.") else -sizes for key in optimizer.state()}
     optimizer.load_state(state, every - 2)
-    grads = {"weight": np.zeros(3, np.float32)}
-    optimizer.step(grads, 1e-3)
-    assert all(np.all(value > 0) for value in optimizer.state().values())
+    grads = {"weight": np.zeros(4, np.float32)}
     optimizer.step(grads, 1e-3)
     for value in optimizer.state().values():
-        np.testing.assert_array_equal(value > 0, [False, True, True])
+        np.testing.assert_array_equal(value != 0, [True, True, True, False])
+    optimizer.step(grads, 1e-3)
+    for value in optimizer.state().values():
+        np.testing.assert_array_equal(value != 0, [False, True, True, False])
+    assert params["weight"][3] == np.float32(1e-35)
 
 
 # --- going on -----------------------------------------------------------------------------------------------
