@@ -14,6 +14,7 @@ EXTRAS = {
     "plot": ["matplotlib>=3.8"],
     "hub": ["huggingface_hub>=0.23"],
     "tokenizers": ["tokenizers>=0.20"],
+    "sklearn": ["scikit-learn>=1.6"],
     # CuPy for the CUDA release of the driver, with what it needs of CUDA besides: a gigabyte, mostly cuBLAS.
     "cuda12": ["cupy-cuda12x[ctk]>=14"],
     "cuda13": ["cupy-cuda13x[ctk]>=14"],
@@ -59,9 +60,10 @@ setup(
     # pytest imports its plugins at every start: this one must not bring npbert, hence NumPy, along.
     py_modules=["pytest_npbert"],
     package_data={
-        "npbert": ["py.typed"],
+        "npbert": ["py.typed", "models/*/*"],
         "npbert.gradcheck.html": ["page.css", "page.js"],
         "npbert.cuda.emulator": ["host/*"],
+        "npbert.recipes.npbert_tiny": ["model_card.md"],
         "npbert.kernels": ["*.cu", "*.cuh", "README.md"],
     },
     install_requires=["numpy>=2", "safetensors>=0.4", "threadpoolctl>=3"],

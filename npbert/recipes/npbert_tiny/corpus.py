@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from npbert.checkpoint.files import replacing_files
+from npbert.checkpoint.huggingface import json_text
 from npbert.recipes.npbert_tiny.jargon_file import jargon_file_documents
 from npbert.recipes.npbert_tiny.king_james import king_james_documents
 from npbert.recipes.npbert_tiny.sentences import Document
@@ -16,6 +17,7 @@ from npbert.recipes.npbert_tiny.wordnet import wordnet_documents
 
 TRAIN_NAME: Final = "train.txt"
 HELD_OUT_NAME: Final = "held_out.txt"
+COUNTS_NAME: Final = "counts.json"
 HELD_OUT_ONE_IN: Final = 50
 
 
@@ -28,6 +30,7 @@ class Source(NamedTuple):
         The Debian package that holds it.
     version : str
         Of the package from which npbert-tiny was made.
+    title : str
     path : str
         Where the package puts it, relative to the root.
     documents : callable
@@ -37,17 +40,33 @@ class Source(NamedTuple):
 
     package: str
     version: str
+    title: str
     path: str
     documents: Callable[[Path], Iterator[Document]]
     licence: str
 
 
 SOURCES: Final = (
-    Source("wordnet-base", "1:3.0-37", "usr/share/wordnet", wordnet_documents, "WordNet 3.0 licence"),
-    Source("bible-kjv-text", "4.38", "usr/lib/bible.data", king_james_documents, "public domain"),
+    Source(
+        "wordnet-base",
+        "1:3.0-37",
+        "WordNet 3.0",
+        "usr/share/wordnet",
+        wordnet_documents,
+        "WordNet 3.0 licence",
+    ),
+    Source(
+        "bible-kjv-text",
+        "4.38",
+        "King James Bible",
+        "usr/lib/bible.data",
+        king_james_documents,
+        "public domain",
+    ),
     Source(
         "dict-jargon",
         "4.4.7-3.1",
+        "Jargon File 4.4.7",
         "usr/share/dictd/jargon.dict.dz",
         jargon_file_documents,
         "public domain",
@@ -66,12 +85,13 @@ def build_corpus(root: Path, out: Path) -> dict[str, dict[str, int]]:
     root : pathlib.Path
         Where the packages are unpacked; "/" where they are installed.
     out : pathlib.Path
-        The directory for `TRAIN_NAME` and `HELD_OUT_NAME`; both appear, or neither.
+        The directory for `TRAIN_NAME`, `HELD_OUT_NAME` and `COUNTS_NAME`; all appear, or none.
 
     Returns
     -------
     dict of str to dict of str to int
-        Of each source and of each file, the counts of documents, sentences and words.
+        Of each source and of each file, how many documents, sentences and words: the contents of
+        `COUNTS_NAME`.
 
     Raises
     ------
@@ -98,6 +118,7 @@ def build_corpus(root: Path, out: Path) -> dict[str, dict[str, int]]:
             counts[name] = count(documents)
             documents.sort(key=document_hash)
             files.write(name, "\n".join("".join(f"{line}\n" for line in document) for document in documents))
+        files.write(COUNTS_NAME, json_text(counts))
     return counts
 
 
