@@ -1,16 +1,16 @@
 """The tiny BERT of ``npbert demo``, which learns some sentences by heart: the gradients do their work."""
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Final, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from npbert.bert import Bert
 from npbert.config import BertConfig
-from npbert.params import Params, init_params
+from npbert.params import init_params
 from npbert.tokenizer import WordPieceTokenizer
+from npbert.training.adamw import AdamW
 
 # Any word of a sentence follows from the others: no two differ in one word only.
 SENTENCES: Final = (
@@ -35,7 +35,6 @@ NOT_MASKED: Final = -100  # the label of a token that the loss passes over
 STEPS: Final = 400
 PEAK_LEARNING_RATE: Final = 3e-3
 WARM_UP_STEPS: Final = 30
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Gap(NamedTuple):
@@ -81,7 +80,7 @@ def train(bert: Bert, seed: int, report: Callable[[float], None]) -> None:
         Called with the loss of each of the `STEPS` steps.
     """
     rng = np.random.default_rng(seed)
-    adam = Adam(bert.params)
+    optimizer = AdamW(bert.params, weight_decay=0.0)
     assert bert.tokenizer is not None
     batch = bert.tokenizer.batch(SENTENCES)
     lengths = batch["attention_mask"].sum(axis=1)  # (B,), with [CLS] and [SEP]
@@ -96,33 +95,13 @@ def train(bert: Bert, seed: int, report: Callable[[float], None]) -> None:
         loss, grads = bert.loss_and_grads(
             input_ids=input_ids, attention_mask=batch["attention_mask"], labels=labels
         )
-        adam.step(grads, learning_rate(step))
+        optimizer.step(grads, learning_rate(step))
         report(float(loss))
 
 
 def learning_rate(step: int) -> float:
     """Return the rate of one step: it rises for `WARM_UP_STEPS`, then falls towards zero, both linearly."""
     return PEAK_LEARNING_RATE * min((step + 1) / WARM_UP_STEPS, 1 - step / STEPS)
-
-
-class Adam:
-    """The optimiser of Kingma and Ba (https://arxiv.org/abs/1412.6980, algorithm 1), in place."""
-
-    def __init__(self, params: Params) -> None:
-        self.params = params
-        self.mean = {name: np.zeros_like(value) for name, value in params.items()}
-        self.square = {name: np.zeros_like(value) for name, value in params.items()}
-        self.steps = 0
-
-    def step(self, grads: Mapping[str, NDArray[Any]], rate: float) -> None:
-        """Move every parameter against its gradient."""
-        self.steps += 1
-        for name, grad in grads.items():
-            self.mean[name] += (1 - BETA1) * (grad - self.mean[name])
-            self.square[name] += (1 - BETA2) * (grad**2 - self.square[name])
-            mean = self.mean[name] / (1 - BETA1**self.steps)
-            square = self.square[name] / (1 - BETA2**self.steps)
-            self.params[name] -= rate * mean / (np.sqrt(square) + EPSILON)
 
 
 def fill_every_gap(bert: Bert) -> list[Gap]:

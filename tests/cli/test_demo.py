@@ -2,7 +2,6 @@
 
 import re
 
-import numpy as np
 import pytest
 
 from npbert import ops
@@ -84,22 +83,6 @@ def test_each_word_follows_from_the_others():
     # Else the tiny BERT could not be right about all of them, however long it trained.
     gaps = [gap.text for gap in tiny_bert.fill_every_gap(tiny_bert.untrained_bert(0))]
     assert len(gaps) == len(set(gaps)) == sum(len(sentence.split()) for sentence in tiny_bert.SENTENCES)
-
-
-def test_adam_against_the_formulas():
-    rng = np.random.default_rng(0)
-    start = rng.normal(size=3)
-    params = {"w": start.copy()}
-    adam = tiny_bert.Adam(params)
-    mean = square = np.zeros(3)
-    expected = start.copy()
-    for step in range(1, 4):
-        grad = rng.normal(size=3)
-        adam.step({"w": grad}, 0.1)
-        mean = 0.9 * mean + 0.1 * grad
-        square = 0.999 * square + 0.001 * grad**2
-        expected -= 0.1 * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
-        np.testing.assert_allclose(params["w"], expected, rtol=1e-12)
 
 
 def test_queries_share_no_word_with_the_sentences():
