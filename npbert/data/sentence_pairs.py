@@ -71,19 +71,20 @@ def sentence_pairs(
         while start < document.stop:
             target = _target(max_tokens, short_seq_prob, rng)
             end = _fill(lengths, start, document.stop, target, max_tokens)
-            middle = start + 1 if end - start == 1 else int(rng.integers(start + 1, end))
-            if end - start > 1 and rng.random() < 0.5:
+            can_follow = end - start > 1
+            middle = int(rng.integers(start + 1, end)) if can_follow else end
+            if can_follow and rng.random() < 0.5:
                 yield SentencePair(range(start, middle), range(middle, end), IS_NEXT)
                 start = end
-                continue
-            other = documents[(number + int(rng.integers(1, len(documents)))) % len(documents)]
-            other_start = int(rng.integers(other.start, other.stop))
-            while sum(lengths[start:middle]) + lengths[other_start] > max_tokens:
-                middle -= 1
-            used = sum(lengths[start:middle])
-            other_end = _fill(lengths, other_start, other.stop, target - used, max_tokens - used)
-            yield SentencePair(range(start, middle), range(other_start, other_end), NOT_NEXT)
-            start = middle
+            else:
+                other = documents[(number + int(rng.integers(1, len(documents)))) % len(documents)]
+                other_start = int(rng.integers(other.start, other.stop))
+                while sum(lengths[start:middle]) + lengths[other_start] > max_tokens:
+                    middle -= 1
+                used = sum(lengths[start:middle])
+                other_end = _fill(lengths, other_start, other.stop, target - used, max_tokens - used)
+                yield SentencePair(range(start, middle), range(other_start, other_end), NOT_NEXT)
+                start = middle  # what this pair does not use is for the next
 
 
 def full_sentences(

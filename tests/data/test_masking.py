@@ -244,6 +244,17 @@ class TestShares:
         deviation = np.sqrt((VOCAB**2 - 1) / 12 / len(random))
         assert abs(random.mean() - (VOCAB - 1) / 2) < 5 * deviation
 
+    def test_random_tokens_of_a_small_vocabulary(self):
+        given_sequence = sequence(np.random.default_rng(2), 2000)
+        masked, labels = mask_tokens(
+            **given_sequence,
+            options=MaskingOptions(mask_share=0, random_share=1),
+            mask_id=4,
+            vocab_size=7,
+            rng=np.random.default_rng(0),
+        )
+        assert set(masked[labels != -100].tolist()) == set(range(7))
+
     @pytest.mark.parametrize(("mask_share", "random_share"), [(1.0, 0.0), (0.0, 1.0), (0.0, 0.0), (0.5, 0.5)])
     def test_other_shares(self, mask_share, random_share):
         given_sequence = sequence(np.random.default_rng(2), 2000)
