@@ -1,6 +1,7 @@
 """The training loop: batches in, a trained model and its metrics out."""
 
 import itertools
+import json
 import math
 import signal
 import time
@@ -11,15 +12,18 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 
 from npbert.bert import Bert
+from npbert.labels import LABELS_OF_TASK
+from npbert.params import Params
 from npbert.progress import progress_bar
 from npbert.training.clipping import clip_by_global_norm, global_norm
-from npbert.training.communicator import Alone, Communicator
+from npbert.training.communicator import Alone, Communicator, check_agreement, checksum
 from npbert.training.failures import TrainingError, first_not_finite
 from npbert.training.metrics import MetricsFile, Record, Window, accuracies
 from npbert.training.optimizers import Optimizer
 from npbert.training.saved_run import Progress, SavedRun, load_params
 from npbert.training.step import (
     Batch,
+    Counts,
     StepResult,
     Tallies,
     Tally,
@@ -266,11 +270,12 @@ def take_step(
     counts = add_counts(count_labels(batch, bert.task) for batch in batches)
     result = StepResult(0.0, {}, 0, {})
     first = ranks.rank * settings.accumulate
-    for number in range(first, first + settings.accumulate):
-        seed = dropout_seed(settings, step * len(batches) + number)
-        step_counts = counts if len(batches) > 1 else None
-        result = add_results(result, run_batch(bert, batches[number], seed, step_counts))
-    result = _over_all_ranks(result, ranks)
+    numbers = range(first, first + settings.accumulate)
+    own = [(batches[number], dropout_seed(settings, step * len(batches) + number)) for number in numbers]
+    step_counts = counts if len(batches) > 1 else None
+    for batch, seed in own:
+        result = add_results(result, run_batch(bert, batch, seed, step_counts))
+    result = _over_all_ranks(result, bert.task, ranks)
 
     if settings.max_grad_norm is None:
         norm = global_norm(result.grads, bert.share_out)
@@ -278,8 +283,7 @@ def take_step(
         norm = clip_by_global_norm(result.grads, settings.max_grad_norm, bert.share_out)
     if not (math.isfinite(result.loss) and math.isfinite(norm)):
         value = f"the loss is {result.loss}, the norm of the gradients {norm}"
-        seed = dropout_seed(settings, step * len(batches) + first)
-        culprit = first_not_finite(bert, batches[first], seed, result.grads)
+        culprit = _first_not_finite(bert, own, step_counts, result.grads, ranks)
         raise TrainingError(f"step {step + 1}: {value}; the first that is not finite: {culprit}")
     optimizer.step(result.grads, learning_rate)
     return StepTaken(result.loss, result.tallies, result.tokens, norm)
@@ -299,22 +303,46 @@ def _take(batches: Iterator[tuple[Batch, Position]], count: int) -> tuple[list[B
     return [batch for batch, _ in taken], taken[-1][1]
 
 
-def _over_all_ranks(result: StepResult, ranks: Communicator) -> StepResult:
+def _over_all_ranks(result: StepResult, task: str, ranks: Communicator) -> StepResult:
     """Return the sums of the losses, tallies, tokens and gradients over all ranks."""
     if ranks.size == 1:
         return result
     grads = ranks.sum_gradients(result.grads)
     loss, tokens = ranks.sum_numbers([result.loss, float(result.tokens)])
-    return StepResult(loss, _tallies_over_all_ranks(result.tallies, ranks), int(tokens), grads)
+    return StepResult(loss, _tallies_over_all_ranks(result.tallies, task, ranks), int(tokens), grads)
 
 
-def _tallies_over_all_ranks(tallies: Tallies, ranks: Communicator) -> Tallies:
+def _tallies_over_all_ranks(tallies: Tallies, task: str, ranks: Communicator) -> Tallies:
+    """Return the sums; a rank that has evaluated no batch, and so has no tallies, takes part all the same."""
     total = {}
-    for name, some in tallies.items():
-        correct = -1.0 if some.correct is None else float(some.correct)
-        count, loss, correct = ranks.sum_numbers([float(some.count), some.loss, correct])
-        total[name] = Tally(int(count), loss, None if some.correct is None else int(correct))
+    for name in LABELS_OF_TASK[task]:
+        some = tallies.get(name, Tally())
+        has_correct = some.correct is not None
+        numbers = [name in tallies, some.count, some.loss, some.correct or 0, not has_correct]
+        present, count, loss, correct, unknown = ranks.sum_numbers([float(number) for number in numbers])
+        if present:
+            total[name] = Tally(int(count), loss, None if unknown else int(correct))
     return total
+
+
+def _first_not_finite(
+    bert: Bert,
+    own: Sequence[tuple[Batch, int | None]],
+    step_counts: Counts | None,
+    grads: Params,
+    ranks: Communicator,
+) -> str:
+    """Name the first tensor that is not finite, of the first rank that has one: the same name on all ranks.
+
+    ``own`` are this rank's batches and their seeds, ``grads`` the sums over all batches and ranks.
+    """
+    name = ""
+    for batch, seed in own:
+        name = name or first_not_finite(bert, batch, seed, run_batch(bert, batch, seed, step_counts).grads)
+    for rank, found in enumerate(ranks.gather_texts(name)):
+        if found:
+            return found if ranks.size == 1 else f"{found}, on rank {rank}"
+    return f"{first_not_finite(bert, own[0][0], own[0][1], grads) or 'the loss'}, summed over all batches"
 
 
 def _start(bert: Bert, optimizer: Optimizer, run: SavedRun, resume: bool, ranks: Communicator) -> Progress:
@@ -326,6 +354,9 @@ def _start(bert: Bert, optimizer: Optimizer, run: SavedRun, resume: bool, ranks:
         run.tidy_up()
     ranks.wait_for_all()
     at = run.restore(bert, optimizer) if run.checkpoints() else Progress()
+    if ranks.size > 1:
+        start = {"recipe": json.dumps(run.recipe), "step": str(at.step), "parameters": checksum(bert.params)}
+        check_agreement(ranks, start)
     if ranks.rank == 0:
         MetricsFile(run.directory).cut_after(at.step)
     return at
@@ -346,7 +377,7 @@ def _evaluate(
 ) -> Record:
     """Return a record of the held-out data, and keep the model if it is the best, where that is wanted."""
     _, tallies = evaluate(bert, itertools.islice(batches, ranks.rank, None, ranks.size))
-    tallies = _tallies_over_all_ranks(tallies, ranks)
+    tallies = _tallies_over_all_ranks(tallies, bert.task, ranks)
     loss = mean_loss(tallies)
     if at.best is None or loss < at.best:
         at.best, at.best_step, at.without_gain = loss, at.step, 0
