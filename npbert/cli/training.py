@@ -12,6 +12,7 @@ from npbert.cli.arguments import add_json, add_seed, positive
 from npbert.cli.console import say
 from npbert.cli.errors import OK, CommandError, UsageError
 from npbert.cli.models import add_backend_option
+from npbert.training.communicator import Alone, Communicator
 from npbert.training.loop import BatchSource, TrainingResult, TrainingSettings, train
 from npbert.training.metrics import METRICS_NAME, Record, read_metrics
 from npbert.training.optimizers import OPTIMIZERS, Optimizer
@@ -20,6 +21,13 @@ from npbert.training.schedules import SCHEDULES, make_schedule
 from npbert.training.step import Batch
 
 SIGNAL_BASE: Final = 128  # as a shell reports a program that a signal ended
+SHARES: Final = (
+    "accuracy",
+    "exact_match",
+    "f1",
+    "precision",
+    "recall",
+)  # endings of what is shown in percent
 
 
 class TrainingDefaults(NamedTuple):
@@ -58,7 +66,11 @@ def add_training_options(parser: argparse.ArgumentParser, defaults: TrainingDefa
         help=f"examples of one batch (default: {defaults.batch_size})",
     )
     group.add_argument(
-        "--accumulate", type=positive, default=1, metavar="N", help="batches of one step (default: 1)"
+        "--accumulate",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="batches of one step, on each process (default: 1)",
     )
     group.add_argument("--optimizer", choices=tuple(OPTIMIZERS), default="adamw", help="(default: adamw)")
     group.add_argument(
@@ -118,6 +130,7 @@ def add_training_options(parser: argparse.ArgumentParser, defaults: TrainingDefa
     )
     add_backend_option(parser)
     add_seed(parser, "parameters, data and dropout")
+    parser.set_defaults(ranks=Alone())  # npbert.cli.parallel has others
 
 
 def settings_of(arguments: argparse.Namespace, steps: int) -> TrainingSettings:
@@ -143,7 +156,7 @@ def optimizer_of(arguments: argparse.Namespace, bert: Bert) -> Optimizer:
 
 def recipe_of(arguments: argparse.Namespace, bert: Bert, data: Mapping[str, Any], steps: int) -> Record:
     """Return all that a run's result depends on, for its checkpoints."""
-    names = ("optimizer", "learning_rate", "schedule", "warmup", "weight_decay", "clip", "accumulate")
+    names = ("optimizer", "learning_rate", "schedule", "warmup", "weight_decay", "clip")
     return {
         "task": bert.task,
         "dtype": str(bert.dtype),
@@ -154,7 +167,17 @@ def recipe_of(arguments: argparse.Namespace, bert: Bert, data: Mapping[str, Any]
         "seed": arguments.seed,
         "dropout": not arguments.no_dropout,
         **{name: getattr(arguments, name) for name in names},
+        "accumulate": batches_per_step(arguments),
     }
+
+
+def batches_per_step(arguments: argparse.Namespace) -> int:
+    """Return how many batches make one step: those of all ranks.
+
+    A run may go on with more ranks that accumulate less, or the reverse: it sees the same data.
+    """
+    ranks: Communicator = arguments.ranks
+    return int(arguments.accumulate) * ranks.size
 
 
 def run_training(
@@ -171,7 +194,7 @@ def run_training(
     Parameters
     ----------
     arguments : argparse.Namespace
-        With what `add_training_options` declares.
+        With what `add_training_options` declares, and ``ranks``, the processes that train together.
     bert : Bert
     source : BatchSource
     steps : int
@@ -191,6 +214,7 @@ def run_training(
         raise UsageError("--patience needs held-out data to evaluate on")
     if arguments.plot is not None:
         require_plotting()
+    ranks: Communicator = arguments.ranks
     run = SavedRun(arguments.out, recipe_of(arguments, bert, data, steps))
     warmup_steps = round(arguments.warmup * steps)
     schedule = make_schedule(
@@ -206,16 +230,17 @@ def run_training(
             run,
             held_out=held_out,
             resume=arguments.resume,
+            communicator=ranks,
             report=lambda record: None if arguments.json else say(describe(record)),
             progress=True,
         )
     except FileExistsError as error:
         raise CommandError(f"{error} (--resume, or another --out)") from None
-    if arguments.plot is not None:
+    if arguments.plot is not None and ranks.rank == 0:
         from npbert.training.plot import plot_metrics
 
         plot_metrics(read_metrics(run.directory / METRICS_NAME), Path(arguments.plot))
-    return _report_end(arguments, result, run, conclude() if result.finished else {})
+    return _report_end(arguments, result, run, conclude() if result.finished and ranks.rank == 0 else {})
 
 
 def _report_end(
@@ -251,10 +276,16 @@ def describe(record: Record) -> str:
 
 
 def numbers(record: Record) -> str:
-    """Return named numbers as a line for people."""
+    """Return named numbers as a line for people.
+
+    Examples
+    --------
+    >>> numbers({"loss": 0.5, "macro_f1": 0.25})
+    'loss 0.5, macro f1 25.0%'
+    """
     parts = []
     for name, value in record.items():
-        shown = f"{value:.1%}" if name.endswith("accuracy") else f"{value:.4g}"
+        shown = f"{value:.1%}" if name.endswith(SHARES) else f"{value:.4g}"
         parts.append(f"{name.replace('_', ' ')} {shown}")
     return ", ".join(parts)
 

@@ -1,0 +1,96 @@
+"""Commands that ``mpirun`` may start several times, to work on one thing together."""
+
+import argparse
+import os
+import traceback
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from npbert.cli.arguments import Run
+from npbert.cli.errors import exit_code_of, flush_or_abandon_output
+from npbert.training.launcher import find_launch, let_the_first_rank_speak
+
+if TYPE_CHECKING:
+    from npbert.training.data_parallel import MPICommunicator
+
+
+def on_all_ranks(run: Run) -> Run:
+    """Let a command work on all processes that a launcher has started.
+
+    Parameters
+    ----------
+    run : callable
+        Takes the parsed arguments, among them ``ranks``, the `npbert.training.communicator.Communicator` to
+        use, and returns the exit code. What ranks other than 0 print is not shown.
+
+    Returns
+    -------
+    callable
+        Of the parsed arguments alone. If all ranks fail, rank 0 reports it; if one fails, it does, and ends
+        the others.
+    """
+
+    def run_on_all_ranks(arguments: argparse.Namespace) -> int:
+        launch = find_launch()
+        if launch is None:
+            return run(arguments)
+
+        from npbert.training.data_parallel import MPICommunicator, connect, takes_device_memory
+
+        try:
+            world = connect(launch)
+        except Exception:
+            let_the_first_rank_speak()
+            raise
+        ranks = arguments.ranks = MPICommunicator(world, takes_device_memory())
+        try:
+            with _share_of_the_machine(ranks), _silent_unless(ranks.rank == 0):
+                code = run(arguments)
+            ranks.wait_for_all()  # or the launcher would end rank 0 before it has said what it has to say
+        except BaseException as error:
+            code = _report(error, arguments, ranks)
+        return code
+
+    return run_on_all_ranks
+
+
+def _report(error: BaseException, arguments: argparse.Namespace, ranks: "MPICommunicator") -> int:
+    """Say what went wrong, once, and see to it that all ranks end; return the exit code."""
+    program = f"npbert {arguments.command}"
+    have_all_failed = ranks.have_all_failed()
+    if not have_all_failed:
+        program = f"{program}: rank {ranks.rank}"
+    with _silent_unless(ranks.rank == 0 or not have_all_failed):
+        flush_or_abandon_output()
+        if arguments.debug:
+            traceback.print_exception(error)
+        code = exit_code_of(error, program)
+    if not have_all_failed:
+        ranks.abort(code)
+    ranks.have_all_failed()  # once more: none leaves before rank 0 has spoken
+    return code
+
+
+@contextmanager
+def _share_of_the_machine(ranks: "MPICommunicator") -> Iterator[None]:
+    """Use, inside a ``with`` block, no more threads than this rank's share of the processors."""
+    from threadpoolctl import threadpool_limits
+
+    from npbert.cpu.workers import workers
+
+    count = ranks.workers()
+    with workers(count), threadpool_limits(count, "blas"):
+        yield
+
+
+@contextmanager
+def _silent_unless(condition: bool) -> Iterator[None]:
+    """Show, inside a ``with`` block, nothing that is printed, unless the condition holds."""
+    with ExitStack() as stack:
+        if not condition:
+            nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
+        yield
