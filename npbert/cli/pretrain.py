@@ -31,7 +31,8 @@ Ctrl-C saves a checkpoint, and so does --save-every; the same command with
 --resume goes on from the last one, to the very bits of an uninterrupted run.
 
 mpirun -n 4 npbert pretrain ... trains on four processes: each step is made of
-four times as many batches, one or --accumulate of each process."""
+four times as many batches, one or --accumulate of each process. To save and
+stop there, kill -USR1 mpirun: after Ctrl-C Open MPI's gives no time to save."""
 
 EXAMPLES = """\
 npbert pretrain --corpus corpus.txt --config config.json --vocab vocab.txt --out model --steps 20000
