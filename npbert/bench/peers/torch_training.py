@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert.bench.peers import Peer
+from npbert.training.optimizer import decays_by_default
 
 if TYPE_CHECKING:
     from npbert.bench.training import Problem
@@ -55,6 +56,15 @@ def loss_and_grads(
         return loss.item(), grads
 
     return step
+
+
+def decay_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
+    """Return a model's parameters as ``torch.optim`` takes them: biases and layer norms do not decay."""
+    named = list(model.named_parameters())
+    return [
+        {"params": [p for name, p in named if decays_by_default(name, p)], "weight_decay": weight_decay},
+        {"params": [p for name, p in named if not decays_by_default(name, p)], "weight_decay": 0.0},
+    ]
 
 
 PEERS: Final = (
