@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the measurements are part of the tests, which are not installed
 
 from tests.corpora import REVIEWS, read_reviews  # noqa: E402
-from tests.oracle import measurements  # noqa: E402
+from tests.oracle import measurements, training_runs  # noqa: E402
 from tests.oracle.measurements import Figure  # noqa: E402
 
 
@@ -36,6 +36,8 @@ def measure(model: Path, corpora: Path, texts: int) -> Iterator[Figure]:
     yield measurements.real_weight_gradients(model, reviews[:3])
     yield measurements.random_models()
     yield from measurements.relative_positions()
+    for setting in training_runs.SETTINGS:
+        yield from training_runs.compare(setting)
 
 
 def print_table(figures: Iterator[Figure], write: Callable[[str], object]) -> list[Figure]:

@@ -67,3 +67,9 @@ REORDERED = 1e-13
 # A small model in float32 against float64, relative to the largest element of a tensor: 2^-24 times the few
 # hundred roundings on the longest way through it.
 FLOAT32_MODEL = 3e-5
+
+# The losses of 50 training steps in float64 and the parameters at the end, of two correct implementations:
+# absolute; losses are of size 1 to 10, parameters of 0.01 to 1. What two roundings make of a gradient, Adam
+# divides by the gradient's size, and the next step starts from there. Measured is 2e-15 and 6e-15.
+LOSS_OF_A_RUN = 1e-12
+PARAMETER_OF_A_RUN = 1e-11
