@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+
 from npbert.ops.array_module import Array, array_module
 
 # Elements. Of what two threads take turns at, fewer and longer calls are quicker than smaller blocks.
@@ -58,7 +60,7 @@ def pieces_of(arrays: Mapping[str, Array]) -> list[list[Block]]:
     pieces: list[list[Block]] = []
     room = 0  # in the last piece
     for name, array in arrays.items():
-        block = BLOCK if array_module(array).__name__ == "numpy" else max(array.size, 1)
+        block = BLOCK if array_module(array) is np else max(array.size, 1)
         for start in range(0, array.size, block):
             size = min(block, array.size - start)
             if size > room:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from npbert.training import blocks
 from npbert.training.blocks import Block, in_turn, pieces_of, scratch_like
+from tests.cuda import fake_cupy
 
 
 @given(sizes=st.lists(st.integers(0, 40), max_size=8), block=st.integers(1, 20))
@@ -34,6 +35,13 @@ def test_large_arrays_are_cut_and_small_ones_go_together(monkeypatch):
         [Block("large", 20, 25), Block("small", 0, 2), Block("scalar", 0, 1)],
         [Block("next", 0, 8)],
     ]
+
+
+def test_arrays_of_cupys_are_not_cut(monkeypatch):
+    cupy = fake_cupy.install(monkeypatch)
+    monkeypatch.setattr(blocks, "BLOCK", 10)
+    arrays = {"large": cupy.asarray(np.zeros((5, 5))), "none": cupy.asarray(np.zeros(0))}
+    assert pieces_of(arrays) == [[Block("large", 0, 25)]]
 
 
 def test_a_block_of_an_array():

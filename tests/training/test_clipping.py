@@ -8,6 +8,7 @@ import pytest
 from npbert.cpu.workers import share_out, workers
 from npbert.training.clipping import clip_by_global_norm, global_norm, sums_of_squares
 from tests.comparisons import assert_identical
+from tests.cuda import fake_cupy
 from tests.training.optimizer_cases import backwards
 
 SHAPES = {"a": (40, 13), "b": (5,), "none": (0, 2), "zero": (3,), "scalar": ()}
@@ -122,6 +123,17 @@ def test_number_of_workers(dtype, monkeypatch):
             assert clip_by_global_norm(found, 0.5, share_out) == norm
         for name in SHAPES:
             assert_identical(found[name], expected[name], name)
+
+
+def test_arrays_of_cupys(monkeypatch, block):
+    """On a stand-in, whose arrays do not work together with NumPy's; these are not cut into blocks."""
+    cupy = fake_cupy.install(monkeypatch)
+    grads = draw(np.float32)
+    on_device = {name: cupy.asarray(grad) for name, grad in grads.items()}
+    norm = clip_by_global_norm(on_device, 0.5)
+    assert norm == pytest.approx(clip_by_global_norm(grads, 0.5), rel=1e-14)
+    for name, grad in grads.items():
+        np.testing.assert_allclose(cupy.asnumpy(on_device[name]), grad, rtol=2e-7)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

@@ -9,6 +9,7 @@ from npbert.params import parameter_shapes
 from npbert.training import optimizer as optimizer_module
 from npbert.training.optimizers import LAMB, OPTIMIZERS, SGD, AdamW, bert_adam, decays_by_default
 from tests.comparisons import assert_finite, assert_identical
+from tests.cuda import fake_cupy
 from tests.tolerances import ROUND_OFF, U32
 from tests.training.optimizer_cases import (
     RATES,
@@ -240,6 +241,26 @@ def test_a_mean_may_be_negative():
 def test_bad_number_of_steps(steps):
     with pytest.raises(ValueError, match=f"steps is {steps!r}; it must be an integer of at least 0"):
         SGD(draw_params(), momentum=0.0).load_state({}, steps)
+
+
+# --- CuPy ---------------------------------------------------------------------------------------------------
+
+
+@names
+def test_arrays_of_cupys(name, monkeypatch):
+    """On a stand-in, whose arrays do not work together with NumPy's."""
+    cupy = fake_cupy.install(monkeypatch)
+    params, grads = draw_params(2, np.float32, LARGE), draw_grads(3, np.float32, LARGE, steps=3)
+    on_device = {key: cupy.asarray(value) for key, value in params.items()}
+    optimizer, expected = OPTIMIZERS[name](on_device), OPTIMIZERS[name](params)
+    every = optimizer_module.STEPS_BETWEEN_CLEANINGS
+    optimizer.load_state(expected.state(), every - 2)  # NumPy's, from a file
+    expected.load_state(expected.state(), every - 2)
+    for of_one_step in grads:
+        optimizer.step({key: cupy.asarray(grad) for key, grad in of_one_step.items()}, 0.1)
+        expected.step(of_one_step, 0.1)
+    found = {key: cupy.asnumpy(value) for key, value in (on_device | optimizer.state()).items()}
+    assert_same(found, params | expected.state())
 
 
 # --- bad input ----------------------------------------------------------------------------------------------
