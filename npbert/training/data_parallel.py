@@ -58,17 +58,16 @@ class MPICommunicator:
         Parameters
         ----------
         grads : dict of str to floating array of any shape
-            The same names, shapes and dtype on all ranks. They are overwritten.
+            The same names, shapes and dtype on all ranks. They may be overwritten.
 
         Returns
         -------
         dict of str to array
         """
-        sums = {name: array_module(grad).asarray(grad, order="C") for name, grad in grads.items()}
-        flat = [sums[name].reshape(-1) for name in sorted(sums)]  # views
-        for piece in _pieces([part for part in flat if part.size], PIECE):
+        flat = {name: grad.reshape(-1) for name, grad in grads.items()}  # copies what is not contiguous
+        for piece in _pieces([flat[name] for name in sorted(flat)], PIECE):
             self._sum_piece(piece)
-        return sums
+        return {name: flat[name].reshape(grad.shape) for name, grad in grads.items()}
 
     def _sum_piece(self, parts: list[Array]) -> None:
         """Replace some flat arrays by their sums over all ranks."""
