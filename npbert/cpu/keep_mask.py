@@ -1,6 +1,7 @@
 """The dropout's masks, any stretch of them at a time: `npbert.ops.dropout_keep_mask`, bit for bit."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,9 @@ from npbert.ops.philox import KEY_STEP_0, KEY_STEP_1, MULTIPLIER_0, MULTIPLIER_2
 # Counters at once: four arrays of as many 64-bit words are half of a core's second-level cache. Of fewer, two
 # threads make less than one: a step should take longer than Python takes to change threads.
 BLOCK = 32768
+
+# Attention probabilities of a text up to which its mask is drawn together with others'.
+MOST_DRAWN_TOGETHER = 1 << 15
 
 
 def draw_kept(first: int, count: int, rate: float, seed: int, layer: int, site: int) -> Array:
@@ -57,14 +61,48 @@ def draw_kept_rows(firsts: Array, count: int, rate: float, seed: int, layer: int
     -------
     (rows, count) bool
     """
-    kept = np.empty((len(firsts), count), bool)
-    for offset in range(4):  # between the first element and the first that its counter decides
-        rows = np.flatnonzero(firsts % 4 == offset)
-        if len(rows) > 0:
-            counters = firsts[rows, None] // 4 + np.arange((offset + count + 3) // 4)
-            drawn = _draw(counters.reshape(-1), rate, seed, layer, site)
-            kept[rows] = drawn.reshape(len(rows), -1)[:, offset : offset + count]
+    counts = np.full(len(firsts), count)
+    return draw_kept_stretches(firsts, counts, rate, seed, layer, site).reshape(len(firsts), count)
+
+
+def draw_kept_stretches(firsts: Array, counts: Array, rate: float, seed: int, layer: int, site: int) -> Array:
+    """Draw several stretches at once, which takes fewer and longer steps than `draw_kept` of one at a time.
+
+    Parameters
+    ----------
+    firsts, counts : (stretches,) int
+        Where each begins, and how long it is, at least 1. There is one at least.
+    rate, seed, layer, site
+        See :func:`npbert.ops.dropout_keep_mask`.
+
+    Returns
+    -------
+    (sum of counts,) bool
+        One stretch after the other.
+    """
+    offsets = firsts % 4  # between the first element that a counter decides and the first that is wanted
+    counters = (offsets + counts + 3) // 4
+    drawn = _draw(_ranges(firsts // 4, counters), rate, seed, layer, site).reshape(-1)
+    if not (offsets.any() or (counts % 4).any()):
+        return drawn
+    ends = 4 * np.cumsum(counters)
+    kept: Array = drawn[_ranges(ends - 4 * counters + offsets, counts)]
     return kept
+
+
+def _ranges(starts: Array, counts: Array) -> Array:
+    """Return so many consecutive integers, at least one, from each start on, one range after the other.
+
+    Examples
+    --------
+    >>> _ranges(np.array([5, 0]), np.array([3, 2]))
+    array([5, 6, 7, 0, 1])
+    """
+    ends = np.cumsum(counts)
+    steps = np.ones(ends[-1], np.int64)  # from each integer to the next; their sums are the integers
+    steps[0] = starts[0]
+    steps[ends[:-1]] = starts[1:] - (starts[:-1] + counts[:-1] - 1)
+    return np.cumsum(steps, out=steps)
 
 
 def draw_kept_square(
@@ -117,6 +155,13 @@ class TextDropout(NamedTuple):
         """What the probabilities that are kept are multiplied by."""
         return 1.0 / (1.0 - self.rate)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether it is one of those that `drawn_together` draws: short, and without holes."""
+        if not isinstance(self.positions, slice):
+            return False
+        return self.heads * len(range(self.tokens)[self.positions]) ** 2 <= MOST_DRAWN_TOGETHER
+
     def kept(self, heads: slice, queries: slice, keys: slice | Array) -> Array:
         """Draw which probabilities survive, (heads, queries, keys) bool.
 
@@ -131,6 +176,57 @@ class TextDropout(NamedTuple):
         all_heads = self.text * self.heads + np.arange(heads.start, heads.stop)
         square = (self.tokens, self.tokens)
         return draw_kept_square(all_heads, places[queries], places[keys], square, *self[:4])
+
+
+class DrawnDropout(NamedTuple):
+    """Dropout of one text's attention probabilities, out of a mask that has been drawn."""
+
+    rate: float
+    mask: Array  # (N, T, T) bool, of the text's own tokens
+
+    @property
+    def survivor_scale(self) -> float:
+        """What the probabilities that are kept are multiplied by."""
+        return 1.0 / (1.0 - self.rate)
+
+    def kept(self, heads: slice, queries: slice, keys: slice | Array) -> Array:
+        """Return which probabilities survive, (heads, queries, keys) bool."""
+        kept: Array = self.mask[heads, queries, keys]
+        return kept
+
+
+def drawn_together(dropouts: Sequence[TextDropout]) -> list[TextDropout | DrawnDropout]:
+    """Draw the masks of short texts at once: each alone would take many steps of a few numbers.
+
+    Parameters
+    ----------
+    dropouts : sequence of TextDropout
+        Of texts of one batch.
+
+    Returns
+    -------
+    list of TextDropout or DrawnDropout
+        What stays to be drawn is that of long texts, block by block, and of texts with holes in them.
+    """
+    together: list[TextDropout | DrawnDropout] = list(dropouts)
+    short = [number for number, one in enumerate(dropouts) if one.is_short]
+    if not short:
+        return together
+    firsts, lengths = [], []  # of the rows of probabilities of each text
+    for one in (dropouts[number] for number in short):
+        places = np.arange(one.tokens)[one.positions]
+        heads = one.text * one.heads + np.arange(one.heads)
+        firsts.append(((heads[:, None] * one.tokens + places) * one.tokens + places[0]).reshape(-1))
+        lengths.append(len(places))
+    counts = np.repeat(lengths, [len(some) for some in firsts])
+    kept = draw_kept_stretches(np.concatenate(firsts), counts, *dropouts[short[0]][:4])
+    start = 0
+    for number, length in zip(short, lengths, strict=True):
+        shape = (dropouts[number].heads, length, length)
+        stop = start + math.prod(shape)
+        together[number] = DrawnDropout(dropouts[number].rate, kept[start:stop].reshape(shape))
+        start = stop
+    return together
 
 
 def _draw(counters: Array, rate: float, seed: int, layer: int, site: int) -> Array:

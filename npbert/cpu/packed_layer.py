@@ -6,7 +6,7 @@ rows, in place, while they are in the cache; only attention knows where a text e
 to memory that the caller has planned.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +15,9 @@ from numpy.typing import DTypeLike
 from npbert.config import BertConfig
 from npbert.cpu.dropout import drop
 from npbert.cpu.gelu import write_gelu
-from npbert.cpu.keep_mask import TextDropout, draw_kept_rows
+from npbert.cpu.keep_mask import TextDropout, draw_kept_rows, drawn_together
 from npbert.cpu.layernorm import normalise_rows
-from npbert.cpu.packed_attention import attend, attend_backward
+from npbert.cpu.packed_attention import Dropout, attend, attend_backward
 from npbert.cpu.rows import Text
 from npbert.cpu.workers import BLOCK, row_blocks, row_by_row, scratch
 from npbert.ops.activations import ACTIVATIONS, GELU_FORMS
@@ -223,9 +223,9 @@ def _attention_forward(
             context[text.rows],
             text.keys,
             memory.lse[text.rows],
-            _text_dropout(text, config, dropout),
+            text_dropout,
         )
-        for text in texts
+        for text, text_dropout in zip(texts, _text_dropouts(texts, config, dropout), strict=True)
     ]
     _linear(memory.context, weights.attention_output, weights.attention_output_bias, memory.attention_hat)
     _draw_and_drop(memory.attention_hat, memory.attention_keep, config, dropout, SITE_ATTENTION_OUTPUT)
@@ -453,17 +453,25 @@ def _dropped(dsum: Array, keep: Array | None, config: BertConfig) -> Array:
     return dropped
 
 
-def _text_dropout(text: Text, config: BertConfig, dropout: LayerDropout | None) -> TextDropout | None:
+def _text_dropouts(
+    texts: list[Text], config: BertConfig, dropout: LayerDropout | None
+) -> Sequence[Dropout | None]:
+    """Return each text's dropout of the attention probabilities."""
     rate = config.attention_probs_dropout_prob
     if dropout is None or rate == 0:
-        return None
-    return TextDropout(
-        rate,
-        dropout.seed,
-        dropout.layer,
-        SITE_ATTENTION_PROBS,
-        text.number,
-        config.num_attention_heads,
-        dropout.tokens,
-        text.tokens,
+        return [None] * len(texts)
+    return drawn_together(
+        [
+            TextDropout(
+                rate,
+                dropout.seed,
+                dropout.layer,
+                SITE_ATTENTION_PROBS,
+                text.number,
+                config.num_attention_heads,
+                dropout.tokens,
+                text.tokens,
+            )
+            for text in texts
+        ]
     )

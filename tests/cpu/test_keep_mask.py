@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from npbert import ops
 from npbert.attention_dropout import AttentionDropout
 from npbert.cpu import keep_mask
-from npbert.cpu.keep_mask import TextDropout, draw_kept, draw_kept_rows, draw_kept_square
+from npbert.cpu.keep_mask import (
+    DrawnDropout,
+    TextDropout,
+    draw_kept,
+    draw_kept_rows,
+    draw_kept_square,
+    drawn_together,
+)
 from npbert.ops.philox import philox4x32
 from tests.comparisons import assert_identical
 
@@ -84,3 +91,26 @@ def test_a_text_of_a_padded_batch(positions, keys):
     found = dropout.kept(slice(1, 3), slice(2, 5), keys)
     assert_identical(found, text[1:3, 2:5][..., keys], "kept")
     assert dropout.survivor_scale == 1 / 0.6
+
+
+def test_texts_drawn_together(monkeypatch):
+    """Long ones and those with holes are left to be drawn later; what is drawn is the same."""
+    mask = whole(5, 3, 10, 10)
+    positions = [slice(7), slice(10), np.array([1, 4, 5, 8, 9]), slice(2, 8), slice(1)]
+    texts = [TextDropout(*DROPOUT, n, 3, 10, some) for n, some in enumerate(positions)]
+    monkeypatch.setattr(keep_mask, "MOST_DRAWN_TOGETHER", 3 * 7**2)
+    together = drawn_together(texts)
+    assert [isinstance(one, DrawnDropout) for one in together] == [True, False, False, True, True]
+    for number, (one, some) in enumerate(zip(together, positions, strict=True)):
+        tokens = np.arange(10)[some]
+        expected = mask[number][1:, tokens][:, :, tokens]
+        found = one.kept(slice(1, 3), slice(0, len(tokens)), slice(None))
+        assert_identical(found, expected, "kept")
+        assert_identical(one.kept(slice(1, 3), slice(0, 1), slice(0, 3)), expected[:, :1, :3], "kept")
+        assert one.survivor_scale == 1 / 0.6
+
+
+def test_no_short_texts():
+    texts = [TextDropout(*DROPOUT, 0, 3, 10, np.array([1, 4]))]
+    assert drawn_together(texts) == texts
+    assert drawn_together([]) == []
