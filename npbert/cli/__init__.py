@@ -10,7 +10,19 @@ import sys
 from collections.abc import Sequence
 
 from npbert import __version__
-from npbert.cli import bench, demo, embed, fill_mask, gradcheck, info, learn, pretrain, search
+from npbert.cli import (
+    bench,
+    demo,
+    embed,
+    fill_mask,
+    finetune,
+    gradcheck,
+    info,
+    learn,
+    predict,
+    pretrain,
+    search,
+)
 from npbert.cli.arguments import Parser, add_debug
 from npbert.cli.errors import (
     OK,
@@ -21,7 +33,7 @@ from npbert.cli.errors import (
 )
 
 PROGRAM = "npbert"
-COMMANDS = (demo, embed, search, fill_mask, gradcheck, learn, pretrain, bench, info)
+COMMANDS = (demo, embed, search, fill_mask, gradcheck, learn, pretrain, finetune, predict, bench, info)
 EPILOG = """\
 example:
   npbert demo

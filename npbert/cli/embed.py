@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from npbert.bert import DEFAULT_BATCH_TOKENS
 from npbert.checkpoint import replacing_files
 from npbert.cli.arguments import add_command, add_json, positive
 from npbert.cli.console import say
-from npbert.cli.errors import OK, CommandError
+from npbert.cli.errors import OK
 from npbert.cli.models import add_backend_option, add_encoder_option, load_encoder
+from npbert.cli.outputs import checked_output
 from npbert.cli.texts import STANDARD_INPUT, read_lines
 
 DESCRIPTION = """\
@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Read, encode, write, and say what was written."""
-    output = _checked_output(arguments.output)  # now, not after minutes of work
+    output = checked_output(arguments.output)  # now, not after minutes of work
     texts = read_lines(arguments.file)
     bert = load_encoder(arguments.model, arguments.dtype, arguments.backend)
 
@@ -83,21 +83,6 @@ def run(arguments: argparse.Namespace) -> int:
         rate = rows / seconds
         say(f"{arguments.output}: {rows} x {width} {vectors.dtype}, in {seconds:.1f} s ({rate:.0f} texts/s)")
     return OK
-
-
-def _checked_output(name: str) -> Path:
-    """Return where to write, with links followed; refuse what cannot be written or must not be replaced."""
-    path = Path(name)
-    if path.is_dir():
-        raise CommandError(f"{name}: a directory; -o needs the name of a file")
-    if path.exists() and not path.is_file():
-        raise CommandError(f"{name}: not a regular file; an array can only be written to one")
-    path = path.resolve()
-    if not path.parent.is_dir():
-        raise CommandError(f"{name}: there is no directory {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise CommandError(f"{name}: no permission to write in {path.parent}")
-    return path
 
 
 def _write_array(path: Path, array: NDArray[Any]) -> None:

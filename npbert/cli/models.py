@@ -1,6 +1,7 @@
 """Which model a command uses."""
 
 import argparse
+from typing import Any
 
 from npbert.backends import BACKENDS
 from npbert.bert import Bert
@@ -52,20 +53,26 @@ def load_encoder(source: str | None, dtype: str = "float32", backend: str = "cpu
     CommandError
         If none is given and none is installed, or it has no tokenizer.
     """
-    if source is None:
-        installed = find_installed_model()
-        if installed is None:
-            raise CommandError(f"no model: give --model DIR, or install one: {HOW_TO_INSTALL_WEIGHTS}")
-        source = str(installed)
+    source = source_or_installed(source)
     # Vectors come from the encoder: a head, which the checkpoint may lack, is of no use here.
     return load_with_tokenizer(source, task="encoder", dtype=dtype, backend=backend)
 
 
+def source_or_installed(source: str | None) -> str:
+    """Return what to load a model from: the installed sentence encoder, where nothing else is asked for."""
+    if source is not None:
+        return source
+    installed = find_installed_model()
+    if installed is None:
+        raise CommandError(f"no model: give --model DIR, or install one: {HOW_TO_INSTALL_WEIGHTS}")
+    return str(installed)
+
+
 def load_with_tokenizer(
-    source: str, task: str | None = None, dtype: str = "float32", backend: str = "cpu"
+    source: str, task: str | None = None, dtype: str = "float32", backend: str = "cpu", **changes: Any
 ) -> Bert:
-    """Load a model that must be able to read text."""
-    bert = load(source, task=task, dtype=dtype, backend=backend)
+    """Load a model that must be able to read text; ``changes`` are further arguments of `npbert.load`."""
+    bert = load(source, task=task, dtype=dtype, backend=backend, **changes)
     if bert.tokenizer is None:
         raise CommandError(f"{source}: no tokenizer; the directory needs a vocab.txt or tokenizer.json")
     return bert

@@ -36,7 +36,7 @@ stop there, kill -USR1 mpirun: after Ctrl-C Open MPI's gives no time to save."""
 
 EXAMPLES = """\
 npbert pretrain --corpus corpus.txt --config config.json --vocab vocab.txt --out model --steps 20000
-npbert pretrain --corpus corpus.txt --config config.json --out model     (makes a vocabulary first)
+npbert pretrain --corpus corpus.txt --config config.json --out model
 npbert pretrain --corpus more.jsonl --model ./bert-base-uncased --out adapted --learning-rate 5e-5
 npbert pretrain --corpus corpus.txt --config config.json --out model --resume"""
 
@@ -75,7 +75,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--steps", type=positive, default=10_000, metavar="N", help="optimiser steps (default: 10000)"
     )
-    group = parser.add_argument_group("examples")
+    group = parser.add_argument_group("making examples of text")
     group.add_argument(
         "--max-length",
         type=positive,

@@ -5,8 +5,8 @@ A line is a word and its columns, one of them the tag; an empty line ends a sent
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from itertools import accumulate, islice
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -149,6 +149,7 @@ def encode_sentences(
     tokenizer: WordPieceTokenizer,
     max_length: int,
     numbers: Mapping[str, int] | None = None,
+    advance: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[EncodedExample], list[Piece]]:
     """Turn words into word pieces, and let the first piece of each word have its tag.
 
@@ -166,6 +167,8 @@ def encode_sentences(
         The most tokens of an example, special ones included.
     numbers : mapping of str to int, optional
         The number of each tag. None: there are no labels.
+    advance : callable
+        Called with a number of sentences when these are done.
 
     Returns
     -------
@@ -182,13 +185,11 @@ def encode_sentences(
     room = max_length - SPECIAL_TOKENS
     if room < 1:
         raise ValueError(f"max_length is {max_length}; [CLS], [SEP] and one word take at least 3")
-    words = [word for sentence in sentences for word in sentence.words]
-    pieces_of_words = iter(tokenizer.encode_ids(words, add_special_tokens=False))
     examples: list[EncodedExample] = []
     pieces: list[Piece] = []
     for index, sentence in enumerate(sentences):
-        own_pieces = islice(pieces_of_words, len(sentence.words))
-        ids_of_words = [ids[:room] or [tokenizer.unk_id] for ids in own_pieces]
+        found = tokenizer.encode_ids(sentence.words, add_special_tokens=False)
+        ids_of_words = [ids[:room] or [tokenizer.unk_id] for ids in found]
         for part in _parts([len(ids) for ids in ids_of_words], room):
             ids = [tokenizer.cls_id]
             first_tokens = []
@@ -207,6 +208,7 @@ def encode_sentences(
                 )
             )
             pieces.append(piece)
+        advance(1)
     return examples, pieces
 
 

@@ -1,6 +1,6 @@
 """Labelled examples as arrays, and the batches that a model is trained on."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -36,7 +36,11 @@ class EncodedExample(NamedTuple):
 
 
 def encode_texts(
-    texts: Sequence[str], pairs: Sequence[str] | None, tokenizer: WordPieceTokenizer, max_length: int
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    tokenizer: WordPieceTokenizer,
+    max_length: int,
+    advance: Callable[[int], None] = lambda done: None,
 ) -> list[EncodedExample]:
     """Turn texts into ids.
 
@@ -48,6 +52,8 @@ def encode_texts(
     tokenizer : WordPieceTokenizer
     max_length : int
         The most tokens, special ones included; longer texts are cut.
+    advance : callable
+        Called with a number of texts when these are done.
 
     Returns
     -------
@@ -63,6 +69,7 @@ def encode_texts(
             input_ids = arrays["input_ids"][row, :length].astype(np.int32)
             token_type_ids = arrays["token_type_ids"][row, :length].astype(np.int8)
             examples.append(EncodedExample(input_ids, token_type_ids))
+        advance(len(lengths))
     return examples
 
 

@@ -6,7 +6,7 @@ none, by [CLS].
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -183,6 +183,7 @@ def encode_questions(
     stride: int = 128,
     max_question_length: int = 64,
     labelled: bool = True,
+    advance: Callable[[int], None] = lambda done: None,
 ) -> tuple[list[EncodedExample], list[Window]]:
     """Turn questions and their texts into windows.
 
@@ -199,6 +200,8 @@ def encode_questions(
     labelled : bool
         Whether the examples have ``start_positions`` and ``end_positions``. Of several answers the first
         counts.
+    advance : callable
+        Called with a number of questions when these are done.
 
     Returns
     -------
@@ -241,6 +244,7 @@ def encode_questions(
             token_type_ids[len(prefix) :] = 1
             examples.append(EncodedExample(np.array(input_ids, dtype=np.int32), token_type_ids, labels))
             windows.append(Window(index, len(prefix), tuple(encoded.offsets[start : start + room])))
+        advance(1)
     return examples, windows
 
 

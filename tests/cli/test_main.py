@@ -13,7 +13,19 @@ from npbert import __version__
 from npbert.cli import COMMANDS, build_parser, main
 from tests.cli.running import ROOT, assert_fails, assert_one_line, npbert, python, run
 
-NAMES = ("demo", "embed", "search", "fill-mask", "gradcheck", "learn", "bench", "info")
+NAMES = (
+    "demo",
+    "embed",
+    "search",
+    "fill-mask",
+    "gradcheck",
+    "learn",
+    "pretrain",
+    "finetune",
+    "predict",
+    "bench",
+    "info",
+)
 
 
 def replace_command(monkeypatch, function):
@@ -69,7 +81,7 @@ def test_no_command(capsys):
         (["search", "corpus.txt", "query", "--top-k", "0"], "at least 1"),
         (["search", "corpus.txt", "query", "--top-k", "many"], "not an integer"),
         (["search", "corpus.txt"], "QUERY"),
-        (["fill-mask", "[MASK]"], "--model"),
+        (["fill-mask", "--model", "m"], "TEXT"),
         (["fill-mask", "[MASK]", "--model", "m", "--top-k", "-1"], "at least 1"),
         (["embed", "corpus.txt"], "--output"),
         (["embed", "corpus.txt", "-o", "o.npy", "--batch-tokens", "0"], "at least 1"),
