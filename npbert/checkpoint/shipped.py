@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Final
 
-SHIPPED_MODELS: Final = ("npbert-tiny",)
+NPBERT_TINY: Final = "npbert-tiny"  # fills masks; see npbert.recipes.npbert_tiny
+SHIPPED_MODELS: Final = (NPBERT_TINY,)
 SHIPPED_DIRECTORY: Final = Path(__file__).parent.parent / "models"
 
 

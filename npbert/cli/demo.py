@@ -1,10 +1,11 @@
-"""``npbert demo``: gradients proven, a tiny BERT trained with them, and real weights at work, in a minute."""
+"""``npbert demo``: gradients proven, a tiny BERT trained with them, trained models at work; in a minute."""
 
 import argparse
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from npbert.checkpoint import find_installed_model
+from npbert.checkpoint.shipped import NPBERT_TINY
 from npbert.checkpoint.source import INSTALLED_MODEL
 from npbert.cli import tiny_bert
 from npbert.cli.arguments import add_command, add_seed
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 See npbert at work, without network, in about a minute: the gradients of its
-ops and layers are checked, a tiny BERT is trained with them from scratch, and,
-where real weights are installed, texts are searched by meaning. Exit code 0
-means that every gradient was right and that the tiny BERT learned."""
+ops and layers are checked; a tiny BERT is trained with them from scratch;
+npbert-tiny, which npbert has pre-trained and ships, fills gaps in sentences;
+and, where real weights are installed, texts are searched by meaning. Exit code
+0 means that every gradient was right and that the tiny BERT learned."""
 
 EXAMPLES = """\
 npbert demo
@@ -39,6 +41,20 @@ PARTS_CHECKED: Final = (
     "masked LM (labelled tokens scored)",
 )
 SHARE_TO_LEARN: Final = 0.9
+
+# Definitions in words of our own: none is in the text that npbert-tiny has read.
+GAPS: Final = (
+    "a piano is a musical [MASK].",
+    "a rose is a [MASK] with thorns.",
+    "a surgeon is a [MASK] who operates on patients.",
+    "copper is a reddish [MASK].",
+    "the heart is an organ that pumps [MASK].",
+    "a shark is a large [MASK] that lives in the sea.",
+    "rome is the [MASK] of italy.",
+    "to shout is to [MASK] loudly.",
+    "huge means very [MASK].",
+)
+WORDS_SHOWN: Final = 3
 
 # The queries share no word with the sentences: only what they mean can bring them together.
 SENTENCES: Final = (
@@ -60,6 +76,7 @@ QUERIES: Final = ("young cat asleep", "borrowing money costs more", "classical m
 NEXT_STEPS = """\
 What next:
   npbert gradcheck                         every gradient: ops, layers, tasks
+  npbert fill-mask "a cat is a [MASK]."    words for a gap
   npbert search FILE "what you look for"   rank the lines of a file by meaning
   npbert embed FILE -o OUT.npy             a vector for each line of a file
   npbert --help                            all commands
@@ -80,13 +97,14 @@ def add_parser(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Show the three parts; the first two must succeed."""
+    """Show the four parts; the first two must succeed."""
     from threadpoolctl import threadpool_limits
 
     # For matrices this small one thread is the fastest, and what it computes does not depend on their number.
     with threadpool_limits(1):
         proven = _check_gradients(arguments.seed)
         learned = _train_tiny_bert(arguments.seed)
+        _fill_gaps()
         _search()
     say()
     say(NEXT_STEPS)
@@ -191,8 +209,27 @@ def _gap_row(before: tiny_bert.Gap, after: tiny_bert.Gap) -> list[Cell]:
     return [after.text, after.expected, before.predicted, after.predicted, f"{after.probability:.2f}", mark]
 
 
+def _fill_gaps() -> None:
+    heading(f"3. Words for gaps, with {NPBERT_TINY}, which npbert has pre-trained")
+    start = time.perf_counter()
+    try:
+        bert = load(NPBERT_TINY)
+    except FileNotFoundError as error:
+        say(str(error))
+        return
+    rows = []
+    for text in GAPS:
+        (words,) = bert.fill_mask(text, WORDS_SHOWN)
+        rows.append([text, *(f"{word.token} {word.probability:.2f}" for word in words)])
+    table([Column("text"), Column("first guess"), Column("second"), Column("third")], rows)
+    say()
+    size = sum(value.size for value in bert.params.values())
+    seconds = time.perf_counter() - start
+    say(f"{NPBERT_TINY}, {size:,} parameters, {seconds:.1f} s. Right or wrong, it is what the model says.")
+
+
 def _search() -> None:
-    heading("3. Search by meaning, with real weights")
+    heading("4. Search by meaning, with real weights")
     directory = find_installed_model()
     if directory is None:
         say(f"No real weights here. To see it: {HOW_TO_INSTALL_WEIGHTS}, and npbert demo again.")

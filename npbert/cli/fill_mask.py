@@ -4,6 +4,7 @@ import argparse
 import json
 from typing import Any
 
+from npbert.checkpoint.shipped import NPBERT_TINY
 from npbert.cli.arguments import add_command, add_json, positive
 from npbert.cli.console import Column, say, table
 from npbert.cli.errors import OK, CommandError
@@ -11,12 +12,14 @@ from npbert.cli.models import add_backend_option, load_with_tokenizer
 from npbert.params import TASKS_WITH_DECODER
 
 DESCRIPTION = """\
-Propose words for each [MASK] in a text, with their probabilities. It takes a
-model whose checkpoint scores words (BertForMaskedLM or BertForPreTraining,
-such as bert-base-uncased); a sentence encoder such as MiniLM has no such
-scores, so there is no default model."""
+Propose words for each [MASK] in a text, with their probabilities. The model
+that npbert ships, npbert-tiny, has learned from dictionaries: it is at its best
+with sentences like definitions. --model takes another one whose checkpoint
+scores words (BertForMaskedLM or BertForPreTraining, such as bert-base-uncased);
+a sentence encoder such as MiniLM has no such scores."""
 
 EXAMPLES = """\
+npbert fill-mask "a violin is a musical [MASK]."
 npbert fill-mask "The capital of France is [MASK]." --model ./bert-base-uncased
 npbert fill-mask "[MASK] is hot." --model ./my-model --top-k 3 --json"""
 
@@ -33,7 +36,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("text", metavar="TEXT", help="a text with one or more [MASK]")
     parser.add_argument(
-        "--model", metavar="DIR", required=True, help="a Hugging Face directory with a head that scores words"
+        "--model",
+        metavar="DIR",
+        default=NPBERT_TINY,
+        help=f"a Hugging Face directory with a head that scores words (default: {NPBERT_TINY})",
     )
     parser.add_argument(
         "--top-k", type=positive, default=5, metavar="K", help="words to show for each mask (default: 5)"

