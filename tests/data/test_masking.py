@@ -83,7 +83,16 @@ def test_how_many_are_chosen(seed, tokens, rate, limit):
 
 @pytest.mark.parametrize(
     ("tokens", "limit", "count"),
-    [(3, None, 1), (10, None, 2), (17, None, 3), (30, None, 4), (128, None, 19), (512, 76, 76), (512, 9, 9)],
+    [
+        (3, None, 1),
+        (10, None, 2),
+        (17, None, 3),
+        (30, None, 4),
+        (128, None, 19),
+        (512, 76, 76),
+        (512, 9, 9),
+        (30, 20, 4),
+    ],
 )
 def test_counts_of_googles_script(tokens, limit, count):
     # max(1, int(round(tokens * 0.15))), at most max_predictions_per_seq; 1.5 and 4.5 are rounded to even.
@@ -169,6 +178,7 @@ class TestNGrams:
             _, labels = mask(
                 {"input_ids": ids, "special": special, "continuation": continuation}, options, seed
             )
+            assert (labels != -100).sum() == 60  # 2 %: no token counts twice
             edges = np.flatnonzero(np.diff((labels != -100).astype(int)))
             lengths = edges[1::2] - edges[::2]
             counts.update((lengths // (2 if whole_word else 1)).tolist())

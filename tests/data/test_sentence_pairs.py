@@ -79,6 +79,22 @@ def test_full_sentences_are_full():
     assert full_sentences([3, 4], [range(2)], 7, 0.0, rng).__next__().first == range(2)
 
 
+def test_short_full_sentences():
+    rng = np.random.default_rng(1)
+    found = list(full_sentences([10] * 4000, [range(4000)], 40, 0.5, rng))
+    counts = np.bincount([len(first) for first, _, _ in found], minlength=5)
+    # Targets from 2 to 40 tokens: 9 of 39 end with one sentence, 10 with two, with three, with four.
+    for sentences, share in ((1, 9 / 78), (2, 10 / 78), (3, 10 / 78), (4, 1 / 2 + 10 / 78)):
+        assert abs(counts[sentences] / len(found) - share) < 5 * np.sqrt(share * (1 - share) / len(found))
+
+
+def test_no_sentence_is_added_to_a_target_that_is_reached():
+    found = full_sentences([1] * 300, [range(300)], 3, 1.0, np.random.default_rng(0))
+    counts = np.bincount([len(first) for first, _, _ in found])
+    assert (counts[2:] > 40).all()  # the targets 2 and 3
+    assert counts.sum() <= counts[2:].sum() + 1
+
+
 class TestManyPairs:
     """Long documents of sentences of equal length, so that shares can be told."""
 
@@ -112,6 +128,11 @@ class TestManyPairs:
         assert (
             abs(shares - 1 / 3) < 5 * np.sqrt(2 / 9 / len(splits)) + 0.01
         ).all()  # 0.01: ends of documents
+
+    def test_first_parts_of_random_pairs_are_of_any_length(self):
+        firsts = np.array([len(pair.first) for pair in self.pairs(0.0) if pair.label == NOT_NEXT])
+        shares = np.bincount(firsts, minlength=4)[1:] / len(firsts)
+        assert (abs(shares - 1 / 3) < 5 * np.sqrt(2 / 9 / len(firsts)) + 0.01).all()
 
     def test_random_parts_begin_anywhere_in_any_other_document(self):
         pairs = [pair for pair in self.pairs(0.0) if pair.label == NOT_NEXT]
@@ -165,3 +186,11 @@ def test_where_a_random_part_does_not_fit_the_first_gives_way():
     assert range(2) not in seen  # 8 + 5 > 10: the second sentence goes back
     assert range(1) in seen
     assert range(1, 2) in seen
+
+
+def test_a_random_part_begins_with_any_sentence():
+    starts = set()
+    for seed in range(100):
+        pairs = sentence_pairs([3] * 5, [range(2), range(2, 5)], 20, 0.0, np.random.default_rng(seed))
+        starts |= {pair.second.start for pair in pairs if pair.label == NOT_NEXT}
+    assert starts == set(range(5))
