@@ -9,6 +9,7 @@ sanitizers, traces.
 """
 
 from collections.abc import Callable, Generator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -17,6 +18,9 @@ PASSED = "npbert/passed"  # key in pytest's cache: ids of the tests that passed 
 # Fixtures of tests/cuda: of a test that runs kernels, and of one that needs the emulator for it.
 RUNS_KERNELS, EMULATOR_ONLY = "compiler", "emulated"
 COMPILES = "compile_kernel("  # in an example of a docstring
+
+# Without scikit-learn its examples cannot be imported. Nor can its tests, which are then skipped.
+collect_ignore = [] if find_spec("sklearn") else ["npbert/sklearn"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

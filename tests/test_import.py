@@ -33,6 +33,16 @@ def test_import_loads_numpy_and_nothing_else():
     assert not added & HEAVY
 
 
+def test_only_its_own_interface_needs_scikit_learn():
+    without = "import sys; sys.modules['sklearn'] = None"
+    code = f"{without}; import npbert.training.loop; print('!'); import npbert.sklearn"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (1, "!")
+    assert done.stderr.count("Traceback") == 1
+    wanted = 'ImportError: npbert.sklearn needs scikit-learn: pip install "npbert[sklearn]"'
+    assert done.stderr.splitlines()[-1] == wanted
+
+
 def test_import_takes_at_most_1_3_times_as_long_as_numpy():
     # Processor time, and the least of several: other programs on the machine hardly disturb either. More
     # repeats only bring both minima closer to the truth, so they give a slow import no second chance.
