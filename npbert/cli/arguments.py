@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from npbert.cli.errors import BAD_USAGE, complain
-from npbert.training.launcher import let_the_first_rank_speak
+from npbert.training.launcher import rank_0_reports_it
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -23,8 +23,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong with the command line, and exit."""
-        let_the_first_rank_speak()
-        complain(self.prog, "error", f"{message}; see {self.prog} --help")
+        if not rank_0_reports_it():
+            complain(self.prog, "error", f"{message}; see {self.prog} --help")
         self.exit(BAD_USAGE)
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from npbert.cli.arguments import Run
-from npbert.cli.errors import exit_code_of, flush_or_abandon_output
-from npbert.training.launcher import find_launch, let_the_first_rank_speak
+from npbert.cli.errors import FAILED, exit_code_of, flush_or_abandon_output
+from npbert.errors import BackendError
+from npbert.training.launcher import find_launch, rank_0_reports_it
 
 if TYPE_CHECKING:
     from npbert.training.data_parallel import MPICommunicator
@@ -41,8 +42,9 @@ def on_all_ranks(run: Run) -> Run:
 
         try:
             world = connect(launch)
-        except Exception:
-            let_the_first_rank_speak()
+        except BackendError:
+            if rank_0_reports_it():
+                return FAILED
             raise
         ranks = arguments.ranks = MPICommunicator(world, takes_device_memory())
         try:

@@ -92,8 +92,8 @@ def check_agreement(ranks: Communicator, values: Mapping[str, str]) -> None:
         for rank, text in enumerate(texts):
             if text != texts[0]:
                 raise ValueError(
-                    f"{name}: rank {rank} and rank 0 differ; all ranks must be started with the same options, "
-                    "and see the same files"
+                    f"{name}: rank {rank} and rank 0 differ; all ranks must be started with the same "
+                    "options, and see the same files"
                 )
 
 

@@ -15,8 +15,8 @@ VARIABLES: Final = (
     ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
 )
 
-# How long a rank with something to report leaves it to those before it. A launcher ends all ranks within a
-# fraction of a second when the first one fails.
+# How long a rank with something to report leaves it to those before it. When one rank fails, launchers end
+# the others within a fraction of a second.
 PATIENCE_SECONDS: Final = 2.0
 SECONDS_BETWEEN_RANKS: Final = 0.1
 
@@ -67,12 +67,14 @@ def seconds_to_wait(rank: int) -> float:
     return PATIENCE_SECONDS + SECONDS_BETWEEN_RANKS * rank
 
 
-def let_the_first_rank_speak() -> None:
-    """Wait, on all ranks but the first: if it has the same to report, this process will be ended meanwhile.
+def rank_0_reports_it() -> bool:
+    """Return whether another process reports an error, after a while in which it can.
 
-    For errors that all ranks meet before they can talk to each other, such as a wrong option. A process that
-    was started alone does not wait.
+    For what is wrong with a start, such as an unknown option: all ranks meet it, before they can talk to each
+    other. If another rank ended first, the launcher might end rank 0 before it has reported anything.
     """
     launch = find_launch()
-    if launch is not None and launch.rank > 0:
-        time.sleep(seconds_to_wait(launch.rank))
+    if launch is None or launch.rank == 0:
+        return False
+    time.sleep(seconds_to_wait(launch.rank))
+    return True

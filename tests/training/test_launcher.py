@@ -3,7 +3,7 @@
 import pytest
 
 from npbert.training import launcher
-from npbert.training.launcher import Launch, find_launch, let_the_first_rank_speak, seconds_to_wait
+from npbert.training.launcher import Launch, find_launch, rank_0_reports_it, seconds_to_wait
 
 
 @pytest.mark.parametrize(("rank", "size"), launcher.VARIABLES)
@@ -33,11 +33,11 @@ def test_the_first_that_says_more_than_one_counts():
     assert find_launch({**step, "PMI_RANK": "2", "PMI_SIZE": "3"}) == Launch(2, 3)
 
 
-def test_the_first_rank_speaks_first(monkeypatch):
+def test_rank_0_reports_what_all_ranks_meet(monkeypatch):
     waited = []
     monkeypatch.setattr(launcher.time, "sleep", waited.append)
     for launch in (None, Launch(0, 4), Launch(1, 4), Launch(3, 4)):
         monkeypatch.setattr(launcher, "find_launch", lambda launch=launch: launch)
-        let_the_first_rank_speak()
+        assert rank_0_reports_it() == bool(launch and launch.rank)
     assert waited == [seconds_to_wait(1), seconds_to_wait(3)]
     assert 1 < waited[0] < waited[1] < 5
