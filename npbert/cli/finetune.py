@@ -9,6 +9,7 @@ from npbert.bert import Bert
 from npbert.checkpoint.huggingface import task_from_architectures
 from npbert.cli.arguments import add_command, positive
 from npbert.cli.models import add_encoder_option, load_with_tokenizer, source_or_installed
+from npbert.cli.parallel import on_all_ranks
 from npbert.cli.task_files import (
     PROBLEMS,
     TASKS,
@@ -18,7 +19,7 @@ from npbert.cli.task_files import (
     open_file,
     quiet_config,
 )
-from npbert.cli.training import TrainingDefaults, add_training_options, run_training
+from npbert.cli.training import TrainingDefaults, add_training_options, batches_per_step, run_training
 from npbert.data.labelled import EncodedExample, LabelledData
 from npbert.progress import progress_bar
 from npbert.training.predictions import predict
@@ -48,7 +49,7 @@ def add_parser(commands: Any) -> None:
     parser = add_command(
         commands,
         "finetune",
-        run,
+        on_all_ranks(run),
         summary="train a model for a task on labelled examples",
         description=DESCRIPTION,
         examples=EXAMPLES,
@@ -87,9 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
     if held_out_file is not None:
         examples = encode_file(held_out_file, bert, max_length)
         held_out = _data(arguments, bert, examples).one_pass
+    per_step = batches_per_step(arguments)
     for name in ("save_every", "evaluate_every"):
         if getattr(arguments, name) is None:
-            setattr(arguments, name, math.ceil(data.batches_per_epoch / arguments.accumulate))
+            setattr(arguments, name, math.ceil(data.batches_per_epoch / per_step))
 
     def conclude() -> Record:
         return {} if held_out_file is None else _scores(bert, held_out_file, examples or [])
@@ -98,7 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments,
         bert,
         data,
-        math.ceil(arguments.epochs * data.batches_per_epoch / arguments.accumulate),
+        math.ceil(arguments.epochs * data.batches_per_epoch / per_step),
         _identity(arguments),
         held_out,
         conclude,
