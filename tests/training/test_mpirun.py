@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from npbert.training.metrics import read_metrics
+from tests.cli.conftest import tiny_bert
 from tests.training.small import VOCABULARY, small_config, write_corpus
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -35,6 +36,7 @@ ENVIRONMENT = {
 }
 NPBERT = ("-m", "npbert")
 STEPS = 12
+ANIMALS = ("cat", "dog")
 
 
 def start(ranks, *arguments, **options):
@@ -116,6 +118,38 @@ def test_four_ranks_in_float64(inputs, tmp_path):
     assert code == 0, error
     assert weights(tmp_path / "4") == weights(tmp_path / "1")
     assert without_times(tmp_path / "4") == without_times(tmp_path / "1")
+
+
+def test_fine_tuning_on_two_ranks(tmp_path):
+    """Five batches an epoch, so steps reach from one into the next; the held-out batches are shared out."""
+    tiny_bert("encoder").save(tmp_path / "encoder")
+    rows = [
+        f"the {animal} {number % 3 * 'loudly '}sleeps,{animal}" for number in range(5) for animal in ANIMALS
+    ]
+    (tmp_path / "train.csv").write_text("\n".join(["text,label", *rows]) + "\n")
+    files = ["--train", tmp_path / "train.csv", "--eval", tmp_path / "train.csv"]
+    command = [
+        "finetune",
+        *files,
+        "--model",
+        tmp_path / "encoder",
+        "--batch-size",
+        2,
+        "--learning-rate",
+        0.01,
+    ]
+    outputs = []
+    for ranks, accumulate in ((None, 2), (2, 1)):
+        out = tmp_path / str(ranks)
+        more = ("--out", out, "--accumulate", accumulate)
+        code, output, error = run(ranks, *NPBERT, *command, *more)
+        assert code == 0, error
+        assert errors_of_npbert(error) == []
+        outputs.append(output.splitlines()[-1])
+    assert weights(tmp_path / "2") == weights(tmp_path / "None")
+    assert "accuracy" in outputs[0] and outputs[0] == outputs[1]
+    steps = [record["step"] for record in read_metrics(tmp_path / "2" / "metrics.jsonl")]
+    assert steps[-1] == 8  # 3 epochs of 5 batches, 2 a step
 
 
 def faulty(fault, rank, step, command):
