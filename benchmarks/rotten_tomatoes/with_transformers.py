@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.rotten_tomatoes import task as recipe
 from benchmarks.rotten_tomatoes.task import CLASSES, Task, start_model
-from npbert.bench.peers.torch_training import decay_groups
+from npbert.bench.peers.torch_steps import decay_groups
 from npbert.checkpoint.sentence_transformers import transformer_directory
 
 Array = NDArray[np.generic]

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -183,11 +183,15 @@ Measure `loss_and_grads`: a pre-training batch of 32 x 128 tokens, 15 % of them
 masked, vocabulary 30,522, on 4 layers of 256 and on 6 of 384; and sequence
 classification of 32 texts with MiniLM, where its weights are installed. Against
 transformers' forward and backward on PyTorch, and against the floor, the matrix
-products alone. No dropout, so that the gradients can be compared."""
+products alone. No dropout, so that the gradients can be compared.
+
+With --whole-step: all that training does with a batch, with clipping and AdamW;
+without dropout, and with it."""
 
 TRAINING_EXAMPLES = """\
 npbert bench training
 npbert bench training --size 2x128 --no-memory
+npbert bench training --size 4x256 --whole-step
 npbert bench training --texts reviews.txt --rounds 9 --json"""
 
 SIZES: Final = ("4x256", "6x384")
@@ -211,21 +215,21 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     add_texts_options(parser)
     add_backends_option(parser)
     add_peers_option(parser)
+    parser.add_argument(
+        "--whole-step", action="store_true", help="clipping and a step of AdamW, too; then also with dropout"
+    )
     parser.add_argument("--no-memory", action="store_true", help="not the peak memory of each")
     add_measuring_options(parser)
 
 
 def run_training(arguments: argparse.Namespace) -> int:
     """Measure and show."""
-    from npbert.bench import training
-    from npbert.bench.peers.torch_training import PEERS
+    from npbert.bench.peers import torch_steps, torch_training
     from npbert.cli.bench_report import show
 
-    backends = arguments.backend or ["cpu"]
-    peers, missing = _peers(arguments, PEERS)
-    names = [*(f"npbert {name}" for name in backends), *(peer.name for peer in peers)]
+    peers, missing = _peers(arguments, torch_steps.PEERS if arguments.whole_step else torch_training.PEERS)
     batch, tokens = arguments.batch
-    comparisons = []
+    comparisons: list[Comparison] = []
     with _measuring(arguments, peers) as (threads, machine):
         for size in arguments.size or [*map(_size, SIZES), CLASSIFICATION]:
             if size == CLASSIFICATION:
@@ -241,13 +245,29 @@ def run_training(arguments: argparse.Namespace) -> int:
                 layers, hidden = size
                 kind = "pretraining"
                 settings = {"layers": layers, "hidden": hidden, "batch": batch, "tokens": tokens}
-            # Before this process makes the problem: they would take the memory at the same time.
-            peaks = {} if arguments.no_memory else training.peak_memory(kind, names, threads, **settings)
-            problem = training.PROBLEMS[kind](**settings)
-            comparisons.append(
-                training.compare_training(problem, backends, peers, arguments.rounds, threads, peaks)
-            )
+            comparisons += _compare_training(arguments, kind, settings, peers, threads)
     return show("training", arguments, machine, comparisons, missing)
+
+
+def _compare_training(
+    arguments: argparse.Namespace, kind: str, settings: dict[str, Any], peers: "list[Peer]", threads: int
+) -> "Iterator[Comparison]":
+    from npbert.bench import training, training_steps
+
+    backends, rounds = arguments.backend or ["cpu"], arguments.rounds
+    names = [*(f"npbert {name}" for name in backends), *(peer.name for peer in peers)]
+    peaks: dict[str, int] = {}
+    for dropout in (False, True) if arguments.whole_step else ():
+        # Before this process makes the problem: they would take the memory at the same time.
+        if not arguments.no_memory:
+            peaks = training_steps.peak_memory(kind, names, threads, dropout, **settings)
+        problem = training.PROBLEMS[kind](**settings)
+        yield training_steps.compare_steps(problem, backends, peers, rounds, threads, dropout, peaks)
+    if not arguments.whole_step:
+        if not arguments.no_memory:
+            peaks = training.peak_memory(kind, names, threads, **settings)
+        problem = training.PROBLEMS[kind](**settings)
+        yield training.compare_training(problem, backends, peers, rounds, threads, peaks)
 
 
 def _classified_model(arguments: argparse.Namespace, missing: dict[str, str]) -> Path | None:

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from npbert.bench.peers import Peer
-from npbert.training.optimizer import decays_by_default
 
 if TYPE_CHECKING:
     from npbert.bench.training import Problem
@@ -18,10 +17,8 @@ CLASSES: Final = {
 }
 
 
-def loss_and_grads(
-    problem: "Problem", threads: int
-) -> Callable[[], tuple[float, Mapping[str, NDArray[Any]]]]:
-    """Return a function that computes the loss and the gradients, as NumPy arrays that are torch's memory."""
+def build_model(problem: "Problem", threads: int) -> Any:
+    """Return transformers' model of a problem, with its parameters, without dropout until it is trained."""
     import torch
     import transformers
 
@@ -38,6 +35,8 @@ def loss_and_grads(
         max_position_embeddings=config.max_position_embeddings,
         type_vocab_size=config.type_vocab_size,
         layer_norm_eps=config.layer_norm_eps,
+        hidden_dropout_prob=config.hidden_dropout_prob,
+        attention_probs_dropout_prob=config.attention_probs_dropout_prob,
         pad_token_id=config.pad_token_id,
         num_labels=config.num_labels,
     )
@@ -46,6 +45,16 @@ def loss_and_grads(
     unexpected = model.load_state_dict(state, strict=False).unexpected_keys
     if unexpected:
         raise ValueError(f"{CLASSES[problem.task]} has no parameter {unexpected[0]}")
+    return model
+
+
+def loss_and_grads(
+    problem: "Problem", threads: int
+) -> Callable[[], tuple[float, Mapping[str, NDArray[Any]]]]:
+    """Return a function that computes the loss and the gradients, as NumPy arrays that are torch's memory."""
+    import torch
+
+    model = build_model(problem, threads)
     batch = {name: torch.from_numpy(value) for name, value in problem.batch.items()}
 
     def step() -> tuple[float, Mapping[str, NDArray[Any]]]:
@@ -56,15 +65,6 @@ def loss_and_grads(
         return loss.item(), grads
 
     return step
-
-
-def decay_groups(model: Any, weight_decay: float) -> list[dict[str, Any]]:
-    """Return a model's parameters as ``torch.optim`` takes them: biases and layer norms do not decay."""
-    named = list(model.named_parameters())
-    return [
-        {"params": [p for name, p in named if decays_by_default(name, p)], "weight_decay": weight_decay},
-        {"params": [p for name, p in named if not decays_by_default(name, p)], "weight_decay": 0.0},
-    ]
 
 
 PEERS: Final = (
