@@ -17,20 +17,23 @@ CONFIG: Final = BertConfig(
     num_attention_heads=6,
     intermediate_size=768,
     max_position_embeddings=MAX_LENGTH,
+    initializer_range=0.05,
 )
 
-# Options of npbert pretrain. Without dropout: there is more text than such a small model can remember.
-TRAINING: Final = {
-    "steps": "25000",
-    "batch-size": "16",
+# Options of npbert pretrain, run after run. Short sequences first, as in the BERT paper: with them the model
+# finds out sooner that neighbours matter. Without dropout: there is more text than it could learn by heart.
+COMMON: Final[dict[str, str | None]] = {
     "learning-rate": "1e-3",
-    "warmup": "0.05",
     "no-dropout": None,
+    "seed": str(SEED),
     "log-every": "100",
     "save-every": "500",
     "evaluate-every": "1000",
-    "seed": str(SEED),
 }
+PHASES: Final[tuple[dict[str, str | None], ...]] = (
+    {"max-length": "32", "batch-size": "64", "steps": "10000", "warmup": "0.03", **COMMON},
+    {"max-length": str(MAX_LENGTH), "batch-size": "16", "steps": "1000", "warmup": "0.05", **COMMON},
+)
 
 # At most this many bytes of weights go into the wheel.
 MAX_WEIGHTS: Final = 8_000_000
