@@ -48,7 +48,7 @@ def on_all_ranks(run: Run) -> Run:
             raise
         ranks = arguments.ranks = MPICommunicator(world, takes_device_memory())
         try:
-            with _share_of_the_machine(ranks), _silent_unless(ranks.rank == 0):
+            with _share_of_the_machine(ranks, arguments), _silent_unless(ranks.rank == 0):
                 code = run(arguments)
             ranks.wait_for_all()  # or the launcher would end rank 0 before it has said what it has to say
         except BaseException as error:
@@ -76,15 +76,26 @@ def _report(error: BaseException, arguments: argparse.Namespace, ranks: "MPIComm
 
 
 @contextmanager
-def _share_of_the_machine(ranks: "MPICommunicator") -> Iterator[None]:
-    """Use, inside a ``with`` block, no more threads than this rank's share of the processors."""
+def _share_of_the_machine(ranks: "MPICommunicator", arguments: argparse.Namespace) -> Iterator[None]:
+    """Use, inside a ``with`` block, this rank's share of the processors, and a device of its own."""
     from threadpoolctl import threadpool_limits
 
     from npbert.cpu.workers import workers
+    from npbert.training.data_parallel import share_of_machine
 
-    count = ranks.workers()
-    with workers(count), threadpool_limits(count, "blas"):
+    share = share_of_machine(ranks.world)
+    if arguments.backend == "cuda":
+        use_device(share.rank)
+    with workers(share.workers), threadpool_limits(share.workers, "blas"):
         yield
+
+
+def use_device(rank: int) -> None:
+    """Compute on the device of this number, or, where there are more ranks than devices, share them."""
+    from npbert.cuda.device import require_device
+
+    cupy = require_device()
+    cupy.cuda.Device(rank % cupy.cuda.runtime.getDeviceCount()).use()
 
 
 @contextmanager

@@ -13,8 +13,10 @@ the result is that of a single process that goes through the same batches one af
 import ctypes
 import os
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeVar
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -29,6 +31,21 @@ PIECE: Final = 1 << 20
 SECONDS_BETWEEN_LOOKS: Final = 0.002
 
 T = TypeVar("T")
+
+
+class Share(NamedTuple):
+    """What a rank has of its machine.
+
+    Attributes
+    ----------
+    rank : int
+        Of this process, counted among those on the machine.
+    workers : int
+        How many threads it should use.
+    """
+
+    rank: int
+    workers: int
 
 
 class MPICommunicator:
@@ -58,15 +75,17 @@ class MPICommunicator:
         Parameters
         ----------
         grads : dict of str to floating array of any shape
-            The same names, shapes and dtype on all ranks. They may be overwritten.
+            The same names, shapes and dtypes on all ranks. They may be overwritten.
 
         Returns
         -------
         dict of str to array
         """
         flat = {name: grad.reshape(-1) for name, grad in grads.items()}  # copies what is not contiguous
-        for piece in _pieces([flat[name] for name in sorted(flat)], PIECE):
-            self._sum_piece(piece)
+        for dtype in sorted({str(grad.dtype) for grad in flat.values()}):
+            alike = [flat[name] for name in sorted(flat) if flat[name].dtype == dtype]
+            for piece in _pieces(alike, PIECE):
+                self._sum_piece(piece)
         return {name: flat[name].reshape(grad.shape) for name, grad in grads.items()}
 
     def _sum_piece(self, parts: list[Array]) -> None:
@@ -131,19 +150,6 @@ class MPICommunicator:
         """Return when all ranks have called this. Meanwhile the processor is free for those that work."""
         _wait(self.world.Ibarrier())
 
-    def workers(self) -> int:
-        """Return how many threads this rank should use: its share of the processors of its machine.
-
-        Where the launcher has given each rank processors of its own, these.
-        """
-        from mpi4py import MPI
-
-        neighbours = self.world.Split_type(MPI.COMM_TYPE_SHARED)
-        usable: list[set[int]] = neighbours.allgather(_usable_processors())
-        own = usable[neighbours.Get_rank()]
-        neighbours.Free()
-        return max(1, min(len(own), len(set.union(*usable)) // len(usable)))
-
     def have_all_failed(self) -> bool:
         """Return whether all ranks call this, soon after one another.
 
@@ -187,6 +193,40 @@ def connect(launch: Launch) -> Any:
             "is not the one that mpirun, or whatever started them, belongs to"
         )
     return world
+
+
+def share_of_machine(world: Any) -> Share:
+    """Return what each rank should use of its machine, when all do so."""
+    from mpi4py import MPI
+
+    neighbours = world.Split_type(MPI.COMM_TYPE_SHARED)
+    usable: list[set[int]] = neighbours.allgather(_usable_processors())
+    rank = neighbours.Get_rank()
+    neighbours.Free()
+    return Share(rank, workers_of(rank, usable))
+
+
+def workers_of(rank: int, usable: Sequence[set[int]]) -> int:
+    """Return how many threads one of the ranks on a machine should use: its share of the processors.
+
+    Parameters
+    ----------
+    rank : int
+    usable : sequence of set of int
+        The processors that each of the ranks may run on.
+
+    Examples
+    --------
+    Two ranks that the launcher left alone, and two that were given processors of their own:
+
+    >>> workers_of(0, [{0, 1, 2, 3}, {0, 1, 2, 3}])
+    2
+    >>> workers_of(0, [{0, 1, 2}, {3}]), workers_of(1, [{0, 1, 2}, {3}])
+    (3, 1)
+    """
+    users = Counter(processor for processors in usable for processor in processors)
+    share = sum(Fraction(1, users[processor]) for processor in usable[rank])
+    return max(1, int(share))
 
 
 def takes_device_memory() -> bool:

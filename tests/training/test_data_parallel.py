@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from npbert.cli.parallel import use_device
 from npbert.errors import BackendError
 from npbert.training import data_parallel
 from npbert.training.communicator import check_agreement
-from npbert.training.data_parallel import PIECE, MPICommunicator, connect
+from npbert.training.data_parallel import PIECE, MPICommunicator, connect, workers_of
 from npbert.training.failures import TrainingError
 from npbert.training.launcher import Launch
 from npbert.training.metrics import read_metrics
@@ -66,6 +67,16 @@ def test_gradients_are_summed_in_the_order_of_the_ranks(size, piece, dtype, shap
         sums = on_ranks(size, lambda world: MPICommunicator(world).sum_gradients(grads[world.rank]))
     for some in sums:
         assert_same_bits(some, expected)
+
+
+def test_gradients_of_several_dtypes():
+    grads = [
+        random_grads(3, rank, np.float32, [(5,)]) | {"wide": random_grads(4, rank, np.float64, [(5,)])["p0"]}
+        for rank in range(2)
+    ]
+    expected = one_after_the_other(grads)
+    for sums in on_ranks(2, lambda world: MPICommunicator(world).sum_gradients(grads[world.rank])):
+        assert_same_bits(sums, expected)
 
 
 def test_the_order_matters_to_these_numbers():
@@ -161,6 +172,15 @@ def test_device_arrays_are_passed_as_they_are_or_through_the_host(monkeypatch, t
         for _, sent, received in log:
             assert isinstance(sent, cupy.ndarray) == isinstance(received, cupy.ndarray) == takes_device_memory
     assert len(waits) == (2 * 3 if takes_device_memory else 0)  # before each call of MPI's
+
+
+def test_ranks_take_turns_with_the_devices_of_a_machine(monkeypatch):
+    cupy = fake_cupy.install(monkeypatch, devices=2)
+    used = []
+    cupy.cuda.Device = lambda number: types.SimpleNamespace(use=lambda: used.append(number))
+    for rank in range(5):
+        use_device(rank)
+    assert used == [0, 1, 0, 1, 0]
 
 
 # --- training ------------------------------------------------------------------------------------------
@@ -303,6 +323,22 @@ def test_agreement():
         check_agreement(MPICommunicator(world), values)
 
     assert [str(error)[:32] for error in on_ranks(3, work)] == ["second: rank 2 and rank 0 differ"] * 3
+
+
+@pytest.mark.parametrize(
+    ("usable", "workers"),
+    [
+        ([{0, 1}, {0, 1}], [1, 1]),
+        ([{0}, {1}], [1, 1]),
+        ([{0, 1, 2, 3}] * 2, [2, 2]),
+        ([{0, 1, 2, 3}] * 3, [1, 1, 1]),
+        ([{0, 1}] * 4, [1, 1, 1, 1]),  # more ranks than processors
+        ([{4, 5, 6}, {7}], [3, 1]),
+        ([{0, 1, 2, 3}, {2, 3}], [3, 1]),
+    ],
+)
+def test_ranks_share_the_processors_of_a_machine(usable, workers):
+    assert [workers_of(rank, usable) for rank in range(len(usable))] == workers
 
 
 def fake_mpi4py(monkeypatch, size):

@@ -251,7 +251,7 @@ def run(arguments):
     print(arguments.ranks.gather_texts(f"{usable_cpus()} {worker_count()} {blas}"))
     return 0
 
-sys.exit(on_all_ranks(run)(argparse.Namespace(command="test", debug=False)))
+sys.exit(on_all_ranks(run)(argparse.Namespace(command="test", debug=False, backend="cpu")))
 """
 
 
