@@ -178,8 +178,10 @@ def train(
     TrainingError
         If the loss or a gradient is not finite: names the step and the first such tensor. The parameters are
         those before the step, and the last checkpoint remains.
+    FileExistsError
+        If the directory holds a run that is not to be resumed, or a model of another origin.
     ValueError
-        If the checkpoint is of another run, or the run exists and is not to be resumed.
+        If the checkpoint is of another run, or damaged.
     OSError
         If a file cannot be written.
     """
