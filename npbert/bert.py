@@ -492,7 +492,7 @@ class Bert:
             for row in range(len(masks))
         ]
 
-    def save(self, path: "Path | str") -> None:
+    def save(self, path: "Path | str", other_files: Mapping[str, bytes | str] | None = None) -> None:
         """Write a directory that `load`, transformers and sentence-transformers read.
 
         The configuration, the parameters (bit for bit), the tokenizer and the pooling, where there are
@@ -502,12 +502,14 @@ class Bert:
         ----------
         path : path
             A directory; made if need be.
+        other_files : mapping of str to bytes or str, optional
+            Contents of more files, by their names.
         """
         # Imported here: most programs that load a model never save one.
         from npbert.checkpoint.huggingface import write_checkpoint
         from npbert.checkpoint.sentence_transformers import pooling_files
 
-        files: dict[str, bytes | str] = {}
+        files = dict(other_files or {})
         if self.tokenizer is not None:
             files |= self.tokenizer.files()
         if self.pooling is not None:

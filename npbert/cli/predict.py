@@ -19,10 +19,10 @@ from npbert.cli.models import add_backend_option, load_with_tokenizer
 from npbert.cli.outputs import checked_output
 from npbert.cli.task_files import TASKS, add_file_options, encode_file, length_limit, open_file
 from npbert.cli.training import numbers
-from npbert.config import BertConfig
 from npbert.progress import progress_bar
 from npbert.training.predictions import predict
 from npbert.training.tasks import Record, TaskFile
+from npbert.training.tasks.sequence_classification import problem_type_of
 
 DESCRIPTION = """\
 Let a fine-tuned model judge the texts of a file: the label of each text (and the
@@ -94,7 +94,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments,
         bert.task,
         arguments.input,
-        problem_type=_problem_type(bert.config),
+        problem_type=problem_type_of(bert.config),
         labelled=arguments.score,
         may_be_none=arguments.may_be_none,
     )
@@ -128,13 +128,6 @@ def _report(arguments: argparse.Namespace, count: int, seconds: float, scores: R
     say(f"{arguments.output}: {count} predictions, in {seconds:.1f} s ({count / seconds:.0f}/s)")
     if scores:
         say(numbers(scores))
-
-
-def _problem_type(config: BertConfig) -> str:
-    """Return what a label is; decided as transformers does, where the configuration does not say."""
-    if config.problem_type is not None:
-        return config.problem_type
-    return "regression" if config.num_labels == 1 else "single_label_classification"
 
 
 def _checked_output(name: str) -> Path:

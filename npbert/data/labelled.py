@@ -109,6 +109,12 @@ def pad_batch(examples: Sequence[EncodedExample], pad_id: int) -> Batch:
     return batch
 
 
+def epoch_order(count: int, seed: int, epoch: int) -> Array:
+    """Return the order of so many examples in an epoch, which depends on nothing but the arguments."""
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch])))
+    return generator.permutation(count)
+
+
 class LabelledData:
     """Labelled examples, shuffled anew in each epoch; a source of batches for `npbert.training`.
 
@@ -180,7 +186,7 @@ class LabelledData:
         """
         epoch, first = self._checked_position({"epoch": 0, "batch": 0} if position is None else position)
         while True:
-            order = self._order(epoch)
+            order = epoch_order(len(self.examples), self.seed, epoch)
             for number in range(first, self.batches_per_epoch):
                 rows = order[number * self.batch_size : (number + 1) * self.batch_size]
                 batch = pad_batch([self.examples[row] for row in rows], self.pad_id)
@@ -192,10 +198,6 @@ class LabelledData:
         """Yield each example once, in the order given."""
         for start in range(0, len(self.examples), self.batch_size):
             yield pad_batch(self.examples[start : start + self.batch_size], self.pad_id)
-
-    def _order(self, epoch: int) -> Array:
-        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([self.seed, epoch])))
-        return generator.permutation(len(self.examples))
 
     def _checked_position(self, position: Mapping[str, Any]) -> tuple[int, int]:
         epoch, batch = position.get("epoch"), position.get("batch")

@@ -133,6 +133,13 @@ class TextFile:
         return rows
 
 
+def problem_type_of(config: BertConfig) -> str:
+    """Return what a label is; decided as transformers does, where the configuration does not say."""
+    if config.problem_type is not None:
+        return config.problem_type
+    return "regression" if config.num_labels == 1 else "single_label_classification"
+
+
 def _class_scores(true: Sequence[str], found: Sequence[str]) -> Record:
     pairs = list(zip(true, found, strict=True))
     accuracy = sum(a == b for a, b in pairs) / len(pairs)
