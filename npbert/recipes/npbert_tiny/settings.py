@@ -23,7 +23,6 @@ CONFIG: Final = BertConfig(
 # Options of npbert pretrain, run after run. Short sequences first, as in the BERT paper: with them the model
 # finds out sooner that neighbours matter. Without dropout: there is more text than it could learn by heart.
 COMMON: Final[dict[str, str | None]] = {
-    "learning-rate": "1e-3",
     "no-dropout": None,
     "seed": str(SEED),
     "log-every": "100",
@@ -31,8 +30,22 @@ COMMON: Final[dict[str, str | None]] = {
     "evaluate-every": "1000",
 }
 PHASES: Final[tuple[dict[str, str | None], ...]] = (
-    {"max-length": "32", "batch-size": "64", "steps": "10000", "warmup": "0.03", **COMMON},
-    {"max-length": str(MAX_LENGTH), "batch-size": "16", "steps": "1000", "warmup": "0.05", **COMMON},
+    {
+        "max-length": "32",
+        "batch-size": "64",
+        "steps": "10000",
+        "learning-rate": "1e-3",
+        "warmup": "0.03",
+        **COMMON,
+    },
+    {
+        "max-length": str(MAX_LENGTH),
+        "batch-size": "16",
+        "steps": "1000",
+        "learning-rate": "5e-4",
+        "warmup": "0.05",
+        **COMMON,
+    },
 )
 
 # At most this many bytes of weights go into the wheel.

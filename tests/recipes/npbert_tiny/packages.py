@@ -16,6 +16,10 @@ NOUNS = """\
 105 21 n 01 gold 0 001 @ 100 n 0000 | (chemistry) a yellow metal, as in a gold medal
 106 20 n 01 Rosaceae 0 001 @ 100 n 0000 | comprises roses and apples
 107 12 n 01 joy 0 001 @ 100 n 0000 | great happiness
+109 12 n 01 rejoicing 0 001 @ 107 n 0000 | feeling great joy
+110 12 n 01 mirth 0 001 @ 107 n 0000 | noisy joy
+111 18 n 01 ivan_the_dog 0 001 @i 102 n 0000 | the first dog
+112 06 n 0a bar 0 bar1 0 bar2 0 bar3 0 bar4 0 bar5 0 bar6 0 bar7 0 bar8 0 bar9 0 001 @ 100 n 0000 | a rod
 108 18 n 01 boor 0 001 @ 100 n 0000 | (ethnic slur) an offensive term for someone
 """
 VERBS = """\

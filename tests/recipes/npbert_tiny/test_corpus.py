@@ -31,8 +31,8 @@ def test_both_files_have_all_documents_once(root, tmp_path, monkeypatch):
     assert {name: count(part) for name, part in parts.items()} == {name: counts[name] for name in parts}
     expected = [document for source in corpus.SOURCES for document in source.documents(root / source.path)]
     assert sorted(parts[TRAIN_NAME] + parts[HELD_OUT_NAME]) == sorted(expected)
-    assert sum(counts[source.package]["documents"] for source in corpus.SOURCES) == len(expected) == 13
-    assert all(1 < len(part) < 12 for part in parts.values())
+    assert sum(counts[source.package]["documents"] for source in corpus.SOURCES) == len(expected) == 15
+    assert all(1 < len(part) < 14 for part in parts.values())
     for part in parts.values():  # of all sources, mixed
         assert part != [document for document in expected if document in part]
 

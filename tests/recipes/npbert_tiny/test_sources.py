@@ -39,7 +39,9 @@ def test_wordnet(wordnet):
         ["Paris or City of Light is the capital of France."],
         ["in chemistry, gold is a yellow metal, as in a gold medal."],
         ["Rosaceae comprises roses and apples."],
-        ["joy: great happiness."],
+        ["joy: great happiness.", "rejoicing is feeling great joy.", "mirth: noisy joy."],
+        ["ivan the dog is the first dog."],
+        ["a bar or bar1 is a rod."],
         [
             "to run or dash is to move fast.",
             "don't run.",
@@ -135,6 +137,10 @@ def test_documents_have_a_useful_length(groups):
     ]
     assert all(FEWEST_SENTENCES <= len(document) <= MOST_SENTENCES for document in documents[:-1])
     assert all(0 < len(document) <= MOST_SENTENCES for document in documents)
+
+
+def test_eight_sentences_are_a_document():
+    assert [len(document) for document in documents_of_groups([["a"] * 5, ["b"] * 3, ["c"]])] == [8, 1]
 
 
 def test_first_time_only():
