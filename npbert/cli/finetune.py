@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from npbert.bert import Bert
 from npbert.checkpoint.huggingface import task_from_architectures
+from npbert.cli import frozen
 from npbert.cli.arguments import add_command, positive
 from npbert.cli.models import add_encoder_option, load_with_tokenizer, source_or_installed
 from npbert.cli.parallel import on_all_ranks
@@ -35,10 +36,12 @@ with --resume goes on from the last one."""
 
 EXAMPLES = """\
 npbert finetune --train reviews.csv --text text --label category --eval more.csv --out sentiment
+npbert finetune --train reviews.csv --label category --frozen --layers mix --out sentiment
 npbert finetune --train scores.tsv --problem-type regression --text a --pair b --label score --out similarity
 npbert finetune --task token_classification --train eng.train --eval eng.testa --out entities
 npbert finetune --task question_answering --train train-v2.0.json --model ./bert-base-uncased --out answers"""
 
+EPOCHS: Final = 3
 DEFAULTS: Final = TrainingDefaults(
     batch_size=32, learning_rate=5e-5, warmup=0.1, save_every=None, evaluate_every=None
 )
@@ -61,7 +64,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--eval", metavar="FILE", help="examples to evaluate on")
     add_encoder_option(parser)
     parser.add_argument(
-        "--epochs", type=positive, default=3, metavar="N", help="times to see each example (default: 3)"
+        "--epochs", type=positive, metavar="N", help=f"times to see each example (default: {EPOCHS})"
     )
     parser.add_argument(
         "--problem-type",
@@ -70,7 +73,9 @@ def add_parser(commands: Any) -> None:
         help="what a label is: one class, several, or a number (default: single_label)",
     )
     add_file_options(parser)
+    frozen.add_frozen_options(parser)
     add_training_options(parser, DEFAULTS)
+    parser.set_defaults(learning_rate=None)  # whose default depends on --frozen
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,6 +85,12 @@ def run(arguments: argparse.Namespace) -> int:
     held_out_file = None
     if arguments.eval is not None:
         held_out_file = open_file(arguments, arguments.task, arguments.eval, problem_type=problem_type)
+    if arguments.epochs is None:
+        arguments.epochs = frozen.EPOCHS if arguments.frozen else EPOCHS
+    if arguments.learning_rate is None:
+        arguments.learning_rate = frozen.LEARNING_RATE if arguments.frozen else DEFAULTS.learning_rate
+    if arguments.frozen:
+        return frozen.run_frozen(arguments, training_file, held_out_file)
     bert = _start_model(arguments, training_file)
     max_length = length_limit(arguments, bert)
 

@@ -6,9 +6,10 @@ import io
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from npbert.bert import DEFAULT_BATCH_TOKENS, Bert
 from npbert.checkpoint import replacing_files
@@ -20,8 +21,9 @@ from npbert.cli.outputs import checked_output
 from npbert.cli.task_files import TASKS, add_file_options, encode_file, length_limit, open_file
 from npbert.cli.training import numbers
 from npbert.progress import progress_bar
+from npbert.training.frozen import is_frozen, load_frozen
 from npbert.training.predictions import predict
-from npbert.training.tasks import Record, TaskFile
+from npbert.training.tasks import Logits, Record, TaskFile
 from npbert.training.tasks.sequence_classification import problem_type_of
 
 DESCRIPTION = """\
@@ -84,22 +86,17 @@ def run(arguments: argparse.Namespace) -> int:
     if to_terminal and (arguments.json or arguments.score):
         raise UsageError("the standard output has the predictions; with --json or --score give -o FILE")
     output = None if to_terminal else _checked_output(arguments.output)
-    bert = load_with_tokenizer(arguments.model, backend=arguments.backend)
-    if bert.task not in TASKS:
-        raise CommandError(
-            f"{arguments.model}: a model for the task {bert.task!r}, which predicts nothing here; "
-            f"npbert finetune makes models for {', '.join(TASKS)}"
-        )
+    model = _load(arguments)
     file = open_file(
         arguments,
-        bert.task,
+        model.task,
         arguments.input,
-        problem_type=problem_type_of(bert.config),
+        problem_type=problem_type_of(model.bert.config),
         labelled=arguments.score,
         may_be_none=arguments.may_be_none,
     )
     start = time.perf_counter()
-    answers = _answers(arguments, bert, file)
+    answers = _answers(arguments, model, file)
     seconds = time.perf_counter() - start
 
     if output is None:
@@ -113,11 +110,32 @@ def run(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _answers(arguments: argparse.Namespace, bert: Bert, file: TaskFile) -> list[Record]:
-    examples = encode_file(file, bert, length_limit(arguments, bert))
+class Model(NamedTuple):
+    """A fine-tuned model: its encoder, what it was trained for, and what scores examples."""
+
+    bert: Bert
+    task: str
+    predict: Callable[..., Sequence[Logits]]
+
+
+def _load(arguments: argparse.Namespace) -> Model:
+    if is_frozen(arguments.model):
+        classifier = load_frozen(arguments.model, arguments.backend)
+        return Model(classifier.encoder, "sequence_classification", classifier.predict)
+    bert = load_with_tokenizer(arguments.model, backend=arguments.backend)
+    if bert.task not in TASKS:
+        raise CommandError(
+            f"{arguments.model}: a model for the task {bert.task!r}, which predicts nothing here; "
+            f"npbert finetune makes models for {', '.join(TASKS)}"
+        )
+    return Model(bert, bert.task, partial(predict, bert))
+
+
+def _answers(arguments: argparse.Namespace, model: Model, file: TaskFile) -> list[Record]:
+    examples = encode_file(file, model.bert, length_limit(arguments, model.bert))
     with progress_bar("predicting", total=len(examples)) as advance:
-        logits = predict(bert, examples, arguments.batch_tokens, advance)
-    return file.answers(logits, bert.config)
+        logits = model.predict(examples, arguments.batch_tokens, advance)
+    return file.answers(logits, model.bert.config)
 
 
 def _report(arguments: argparse.Namespace, count: int, seconds: float, scores: Record) -> None:

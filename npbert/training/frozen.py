@@ -29,11 +29,17 @@ from npbert.pooling import POOLING_MODES, PoolingSettings, pool
 from npbert.training.clipping import clip_by_global_norm
 from npbert.training.frozen_head import (
     CLASSIFIER_WEIGHT,
+    FEATURES_MEAN,
+    FEATURES_SCALE,
     MIX_GAMMA,
+    Standardization,
     check_head,
+    feature_layers,
     head_forward,
     head_loss_and_grads,
     head_shapes,
+    measure,
+    standardize,
 )
 from npbert.training.optimizers import Optimizer
 from npbert.training.tasks.sequence_classification import problem_type_of
@@ -44,6 +50,7 @@ SETTINGS_NAME: Final = "frozen_head.json"
 WEIGHTS_NAME: Final = "frozen_head.safetensors"
 
 LAYERS: Final = ("last", "mix")
+FEATURES: Final = (FEATURES_MEAN, FEATURES_SCALE)
 
 
 @dataclass(frozen=True)
@@ -83,12 +90,15 @@ class FrozenClassifier:
     settings : FrozenSettings
     head : mapping of str to array, optional
         The head's parameters; see `head_shapes`. None: it has still to learn.
+    standardization : Standardization, optional
+        Of the features that the head was trained on.
 
     Attributes
     ----------
     encoder, settings
         As given.
     head : dict of str to array
+    standardization : Standardization
 
     Raises
     ------
@@ -97,7 +107,11 @@ class FrozenClassifier:
     """
 
     def __init__(
-        self, encoder: Bert, settings: FrozenSettings, head: Mapping[str, Array] | None = None
+        self,
+        encoder: Bert,
+        settings: FrozenSettings,
+        head: Mapping[str, Array] | None = None,
+        standardization: Standardization | None = None,
     ) -> None:
         if encoder.task != "encoder":
             raise ValueError(f"the task of the encoder is {encoder.task!r}; it must be 'encoder'")
@@ -111,6 +125,10 @@ class FrozenClassifier:
                 head[MIX_GAMMA][...] = 1
         self.head: Params = {name: value.astype(encoder.dtype) for name, value in head.items()}
         check_head(self.head, shapes)
+        if standardization is None:
+            shape = (feature_layers(encoder.config, settings.layers), encoder.config.hidden_size)
+            standardization = Standardization(np.zeros(shape, encoder.dtype), np.ones(shape, encoder.dtype))
+        self.standardization = standardization
 
     def features(
         self,
@@ -137,7 +155,7 @@ class FrozenClassifier:
         is_mix = self.settings.layers == "mix"
         pooling = PoolingSettings(self.settings.pooling)
         config = self.encoder.config
-        layers = config.num_hidden_layers + 1 if is_mix else 1
+        layers = feature_layers(config, self.settings.layers)
         found = np.empty((len(examples), layers, config.hidden_size), self.encoder.dtype)
         for numbers in batches_by_length([len(example.input_ids) for example in examples], batch_tokens):
             unlabelled = [examples[number]._replace(labels={}, token_labels=None) for number in numbers]
@@ -153,7 +171,7 @@ class FrozenClassifier:
 
     def logits(self, features: Array) -> Array:
         """Return the head's scores.  (n, J, D) -> (n, C)"""
-        scores: Array = head_forward(self.head, features)[0]
+        scores: Array = head_forward(self.head, standardize(features, self.standardization))[0]
         return scores
 
     def predict(
@@ -180,7 +198,10 @@ class FrozenClassifier:
 
         files: dict[str, bytes | str] = {
             SETTINGS_NAME: json_text(asdict(self.settings)),
-            WEIGHTS_NAME: save(self.head),
+            WEIGHTS_NAME: save(
+                self.head
+                | {FEATURES_MEAN: self.standardization.mean, FEATURES_SCALE: self.standardization.scale}
+            ),
         }
         self.encoder.save(path, other_files=files | dict(other_files or {}))
 
@@ -211,7 +232,11 @@ def load_frozen(source: Path | str, backend: str = "cpu") -> FrozenClassifier:
     encoder = load(directory, task="encoder", backend=backend)
     try:
         settings = FrozenSettings(**values)
-        return FrozenClassifier(encoder, settings, read_safetensors(directory / WEIGHTS_NAME))
+        head = read_safetensors(directory / WEIGHTS_NAME)
+        shape = (feature_layers(encoder.config, settings.layers), encoder.config.hidden_size)
+        check_head(head, head_shapes(encoder.config, settings.layers) | dict.fromkeys(FEATURES, shape))
+        standardization = Standardization(*(head.pop(name).astype(encoder.dtype) for name in FEATURES))
+        return FrozenClassifier(encoder, settings, head, standardization)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{directory}: {SETTINGS_NAME} or {WEIGHTS_NAME}: {error}") from None
 
@@ -243,7 +268,7 @@ def train_head(
     Parameters
     ----------
     classifier : FrozenClassifier
-        Its head is changed.
+        Its head is changed, and its standardization set.
     features : (n, J, D) floating
         Of `FrozenClassifier.features`.
     labels : (n,) int64 or (n, C) floating
@@ -261,6 +286,8 @@ def train_head(
         The mean loss of each epoch.
     """
     problem_type = problem_type_of(classifier.encoder.config)
+    classifier.standardization = measure(features)
+    features = standardize(features, classifier.standardization)
     step = 0
     for epoch in range(epochs):
         order = epoch_order(len(features), seed, epoch)

@@ -2,13 +2,13 @@
 
 ::
 
-    (B, J, D) features -> layer mix -> (B, D) -> linear -> (B, C) logits -> loss
+    (B, J, D) standardized features -> layer mix -> (B, D) -> linear -> (B, C) logits -> loss
 
 Of one layer alone there is no mix. Parameters are a dict, as a model's are.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,42 @@ MIX_WEIGHT: Final = "mix.weight"
 MIX_GAMMA: Final = "mix.gamma"
 CLASSIFIER_WEIGHT: Final = "classifier.weight"
 CLASSIFIER_BIAS: Final = "classifier.bias"
+FEATURES_MEAN: Final = "features.mean"
+FEATURES_SCALE: Final = "features.scale"
+
+
+class Standardization(NamedTuple):
+    """What gives each feature mean 0 and standard deviation 1 over the training texts.
+
+    Without it, a few large features decide how fast all others learn.
+    """
+
+    mean: Array  # (J, D)
+    scale: Array  # (J, D), the standard deviation; 1 where a feature is the same for all texts
+
+
+def measure(features: Array) -> Standardization:
+    """Return the standardization of some features (n, J, D)."""
+    scale = features.std(axis=0)
+    return Standardization(features.mean(axis=0), np.where(scale > 0, scale, 1).astype(features.dtype))
+
+
+def standardize(features: Array, standardization: Standardization) -> Array:
+    """Return standardized features.  (n, J, D) -> (n, J, D)
+
+    Examples
+    --------
+    >>> features = np.array([[[1.0, 5.0]], [[3.0, 5.0]]])
+    >>> standardize(features, measure(features)).tolist()
+    [[[-1.0, 0.0]], [[1.0, 0.0]]]
+    """
+    standardized: Array = (features - standardization.mean) / standardization.scale
+    return standardized
+
+
+def feature_layers(config: BertConfig, layers: str) -> int:
+    """Return how many layers' vectors are a text's features; a mix has the embeddings, too."""
+    return config.num_hidden_layers + 1 if layers == "mix" else 1
 
 
 def head_shapes(config: BertConfig, layers: str) -> dict[str, tuple[int, ...]]:
@@ -43,7 +79,7 @@ def head_shapes(config: BertConfig, layers: str) -> dict[str, tuple[int, ...]]:
         CLASSIFIER_BIAS: (config.num_labels,),
     }
     if layers == "mix":
-        shapes |= {MIX_WEIGHT: (config.num_hidden_layers + 1,), MIX_GAMMA: (1,)}
+        shapes |= {MIX_WEIGHT: (feature_layers(config, layers),), MIX_GAMMA: (1,)}
     return shapes
 
 

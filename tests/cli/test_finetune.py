@@ -194,6 +194,79 @@ def test_question_answering(capsys, encoder, squad, out):
     ]
 
 
+class TestFrozen:
+    @pytest.fixture
+    def start(self, encoder, table, out):
+        return ["finetune", "--frozen", "--train", table, "--model", encoder, "--out", out]
+
+    @pytest.mark.parametrize("options", [[], ["--layers", "mix"], ["--pooling", "cls"]])
+    def test_the_head_learns_and_the_encoder_does_not(self, options, capsys, start, encoder, table, out):
+        arguments = [*start, *options, "--eval", table, "--epochs", "200", "--learning-rate", "0.3", "--json"]
+        code, said, error = run(capsys, *arguments)
+        assert (code, error) == (0, "")
+        summary = json.loads(said)
+        assert (summary["accuracy"], summary["epoch"], summary["step"]) == (1, 200, 200)
+        before, after = package.load(encoder), package.load(out)
+        for name, value in before.params.items():
+            np.testing.assert_array_equal(after.params[name], value, err_msg=name)
+        assert json.loads((out / "config.json").read_text())["id2label"] == {"0": "cat", "1": "dog"}
+        found = predictions(capsys, "--model", out, "--input", table)
+        assert [answer["label"] for answer in found] == LABELS
+
+    def test_metrics(self, capsys, start, table, out):
+        code, said, _ = run(capsys, *start, "--eval", table, "--epochs", "2", "--batch-size", "4")
+        assert code == 0
+        records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        assert [(record["step"], record["epoch"]) for record in records] == [(2, 1), (4, 2)]
+        assert records[1]["loss"] < records[0]["loss"]
+        assert f"step 4: epoch 2, loss {records[1]['loss']:.4g}, held out accuracy" in said
+        assert "macro f1" in said.splitlines()[-1]
+
+    def test_is_the_same_again(self, capsys, start, out, tmp_path):
+        assert run(capsys, *start, "--epochs", "3")[0] == 0
+        assert run(capsys, *start[:-1], tmp_path / "again", "--epochs", "3")[0] == 0
+        first, second = (
+            (path / "frozen_head.safetensors").read_bytes() for path in (out, tmp_path / "again")
+        )
+        assert first == second
+
+    def test_numbers(self, capsys, encoder, out, tmp_path):
+        path = write_csv(tmp_path / "a.csv", [("a cat", 1.5), ("the dog barks", -2), ("bird sings", 0)])
+        start = ["finetune", "--frozen", "--train", path, "--eval", path, "--model", encoder, "--out", out]
+        start += ["--problem-type", "regression", "--epochs", "400", "--learning-rate", "0.1", "--json"]
+        code, said, _ = run(capsys, *start)
+        assert code == 0
+        assert json.loads(said)["mean_squared_error"] < 0.1
+        found = predictions(capsys, "--model", out, "--input", path)
+        np.testing.assert_allclose([answer["value"] for answer in found], [1.5, -2, 0], atol=0.5)
+
+    def test_plot(self, capsys, start, tmp_path):
+        pytest.importorskip("matplotlib")
+        assert run(capsys, *start, "--epochs", "2", "--plot", tmp_path / "curve.png")[0] == 0
+        assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+    def test_nothing_is_overwritten(self, capsys, start, out):
+        assert run(capsys, *start, "--epochs", "1")[0] == 0
+        assert_fails(capsys, start, 1, str(out), "holds a model")
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--resume"], ["--resume does not go with --frozen"]),
+            (["--patience", "2"], ["--patience does not go"]),
+            (["--accumulate", "2"], ["--accumulate does not go"]),
+            (["--layers", "first"], ["first"]),
+        ],
+    )
+    def test_bad_usage(self, options, words, capsys, start, out):
+        assert_fails(capsys, [*start, *options], 2, *words)
+        assert not out.exists()
+
+    def test_only_texts(self, capsys, conll, encoder, out):
+        arguments = ["finetune", "--frozen", "--task", "token_classification", "--train", conll]
+        assert_fails(capsys, [*arguments, "--model", encoder, "--out", out], 2, "sequence_classification")
+
+
 class TestResuming:
     def test_goes_on_bit_for_bit(self, capsys, encoder, table, tmp_path):
         start = ["finetune", "--train", table, "--model", encoder, "--batch-size", "4", "--epochs", "3"]

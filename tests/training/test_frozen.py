@@ -154,6 +154,18 @@ class TestTraining:
             shares = classifier.head["mix.weight"]
             assert shares.argmax() == 2  # the layer that has the classes
 
+    def test_features_are_standardized(self):
+        """What is learned does not depend on the features' units, and a constant one is no trouble."""
+        features, labels = separable()
+        features[:, :, 5] = 7
+        scores = []
+        for unit, zero in ((1, 0), (1e3, -5)):
+            classifier = FrozenClassifier(encoder(), FrozenSettings())
+            trained(classifier, unit * features + zero, labels, epochs=3)
+            scores.append(classifier.logits(unit * features + zero))
+        assert np.abs(scores[0]).max() > 0.5
+        np.testing.assert_allclose(scores[1], scores[0], rtol=1e-9, atol=1e-9)
+
     def test_the_encoder_stays_as_it_is(self):
         bert = encoder()
         before = {name: value.copy() for name, value in bert.params.items()}
