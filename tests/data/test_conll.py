@@ -1,5 +1,7 @@
 """CoNLL files, and the alignment of tags to word pieces."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -133,6 +135,11 @@ class TestAlignment:
         numbers = {str(number): number for number in range(8)}
         examples, pieces = encode_sentences("f", sentences, TOKENIZER, max_length, numbers)
         found = [[] for _ in sentences]
+        for before, piece in pairwise(pieces):  # no example ends before it has to
+            if before.sentence == piece.sentence:
+                words = [*before.words, piece.words[0]]
+                room = max_length - 2
+                assert sum(min(lengths[piece.sentence][word], room) for word in words) > room
         for example, piece in zip(examples, pieces, strict=True):
             ids = example.input_ids
             assert len(ids) <= max_length and ids[0] == CLS and ids[-1] == SEP
