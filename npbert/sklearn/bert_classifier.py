@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,43 +13,54 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from npbert.bert import DEFAULT_BATCH_TOKENS, Bert
 from npbert.checkpoint.source import INSTALLED_MODEL
-from npbert.data.labelled import EncodedExample, LabelledData, encode_texts
+from npbert.data.labelled import EncodedExample, encode_texts
 from npbert.loading import load
 from npbert.ops import softmax_forward
 from npbert.progress import progress_bar
-from npbert.sklearn.epochs import TrainedEpochs, train_epochs
 from npbert.sklearn.labels import classes_and_numbers
 from npbert.sklearn.parameters import check_count, check_number
 from npbert.sklearn.texts import list_of_texts
-from npbert.training.loop import TrainingSettings
-from npbert.training.optimizers import AdamW
+from npbert.sklearn.training import Recipe, fine_tune, train_frozen
+from npbert.training.frozen import FrozenClassifier, FrozenSettings
 from npbert.training.predictions import predict
-from npbert.training.schedules import make_schedule
 
 Array = NDArray[Any]
 
+EPOCHS: Final = 3
+LEARNING_RATE: Final = 5e-5
+FROZEN_EPOCHS: Final = 30
+FROZEN_LEARNING_RATE: Final = 1e-2
+
 
 class BertClassifier(ClassifierMixin, BaseEstimator):
-    """Fine-tune a BERT to tell classes of texts apart.
+    """Fine-tune a BERT to tell classes of texts apart, or train a classifier on top of it.
 
-    The model gets a new head, a linear layer on its pooler, and all of it is trained: AdamW on batches that
-    are shuffled anew in each epoch, with a learning rate that rises and then falls linearly, and dropout as
-    the model's configuration has it.
+    Fine-tuning: the model gets a new head, a linear layer on its pooler, and all of it is trained, with
+    dropout as its configuration has it. Or the encoder stays ``frozen``: it reads each text once, and a
+    logistic regression on its vectors is trained, in seconds. Either way by AdamW, on batches that are
+    shuffled anew in each epoch, with a learning rate that rises and then falls linearly.
 
     Parameters
     ----------
     model : str or path
         What to start from: a directory or a name, as for `npbert.load`.
-    epochs : int
-        How often each text is seen.
+    frozen : bool
+        Whether the encoder stays as it is.
+    layers : "last" or "mix"
+        Where the encoder is frozen: whether a text's vector is from the last layer, or from a learned mix of
+        all layers.
+    pooling : "mean" or "cls"
+        Where the encoder is frozen: whether it is the mean of the tokens' vectors, or the first token's.
+    epochs : int or None
+        How often each text is seen. None: 3, or 30 where the encoder is frozen.
     batch_size : int
         Texts of one step.
-    learning_rate : float
-        Its peak.
+    learning_rate : float or None
+        Its peak. None: 5e-5, or 1e-2 where the encoder is frozen.
     warmup : float
         The share of the steps, from 0 to 1, in which the learning rate rises.
     weight_decay : float
-        Of all parameters but biases and layer norms.
+        AdamW's, of all parameters but biases and layer norms.
     max_length : int or None
         Texts are cut to this many tokens, at least 3. None: to as many as the model takes.
     early_stopping : bool
@@ -75,8 +86,8 @@ class BertClassifier(ClassifierMixin, BaseEstimator):
     ----------
     classes_ : (C,) array
         The labels, sorted.
-    model_ : Bert
-        The trained model; ``model_.save(path)`` writes it for ``npbert predict`` and for transformers.
+    model_ : Bert, or npbert.training.frozen.FrozenClassifier
+        What was trained; ``model_.save(path)`` writes it for ``npbert predict``, and for transformers.
     n_iter_ : int
         Epochs that were trained.
     loss_curve_ : list of float
@@ -97,9 +108,12 @@ class BertClassifier(ClassifierMixin, BaseEstimator):
         self,
         model: str | Path = INSTALLED_MODEL,
         *,
-        epochs: int = 3,
+        frozen: bool = False,
+        layers: str = "last",
+        pooling: str = "mean",
+        epochs: int | None = None,
         batch_size: int = 32,
-        learning_rate: float = 5e-5,
+        learning_rate: float | None = None,
         warmup: float = 0.1,
         weight_decay: float = 0.01,
         max_length: int | None = None,
@@ -113,6 +127,9 @@ class BertClassifier(ClassifierMixin, BaseEstimator):
         verbose: bool = False,
     ) -> None:
         self.model = model
+        self.frozen = frozen
+        self.layers = layers
+        self.pooling = pooling
         self.epochs = epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -157,18 +174,27 @@ class BertClassifier(ClassifierMixin, BaseEstimator):
         check_consistent_length(texts, numbers)
         seed = int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
-        bert = self._start_model(classes, seed)
+        model = self._new_model(classes, seed)
         examples = [
-            example._replace(labels={"labels": np.array(number, dtype=np.int64)})
-            for example, number in zip(self._encode(bert, texts), numbers, strict=True)
+            example._replace(labels={"labels": number})
+            for example, number in zip(self._encode(model, texts), numbers, strict=True)
         ]
-        trained = self._train(bert, examples, numbers, seed)
+        held_out = None
+        if self.early_stopping:
+            share = float(self.validation_fraction)
+            examples, held_out = train_test_split(
+                examples, test_size=share, random_state=seed, stratify=numbers
+            )
+        if isinstance(model, FrozenClassifier):
+            curves = train_frozen(model, examples, held_out, self._recipe(seed))
+        else:
+            curves = fine_tune(model, examples, held_out, self._recipe(seed))
 
         self.classes_ = classes
-        self.model_ = bert
-        self.n_iter_ = len(trained.losses)
-        self.loss_curve_ = trained.losses
-        self.validation_loss_curve_ = trained.held_out_losses if self.early_stopping else None
+        self.model_ = model
+        self.n_iter_ = len(curves.losses)
+        self.loss_curve_ = curves.losses
+        self.validation_loss_curve_ = curves.held_out_losses if self.early_stopping else None
         return self
 
     def decision_function(self, X: Any) -> Array:
@@ -238,72 +264,69 @@ class BertClassifier(ClassifierMixin, BaseEstimator):
         return list_of_texts(X)
 
     def _check_parameters(self) -> None:
-        for name in ("epochs", "batch_size", "n_iter_no_change", "batch_tokens"):
+        for name in ("batch_size", "n_iter_no_change", "batch_tokens"):
             check_count(name, getattr(self, name))
+        if self.epochs is not None:
+            check_count("epochs", self.epochs)
         if self.max_length is not None:
             check_count("max_length", self.max_length, least=3)  # two special tokens, and some text
-        check_number("learning_rate", self.learning_rate, least=0)
+        if self.learning_rate is not None:
+            check_number("learning_rate", self.learning_rate, least=0)
         check_number("warmup", self.warmup, least=0, most=1)
         check_number("weight_decay", self.weight_decay, least=0)
         check_number("validation_fraction", self.validation_fraction, least=0, most=1, open_ended=True)
 
-    def _start_model(self, classes: Array, seed: int) -> Bert:
-        """Return the model of the checkpoint with a new head for these classes."""
-        bert = load(
-            self.model,
-            "sequence_classification",
-            self.dtype,
-            self.backend,
-            head_seed=seed,
-            id2label={number: str(name) for number, name in enumerate(classes)},
-            problem_type="single_label_classification",
-        )
+    def _new_model(self, classes: Array, seed: int) -> Bert | FrozenClassifier:
+        """Return what is to be trained: the checkpoint's model, with a new head for these classes."""
+        fields: dict[str, Any] = {
+            "id2label": {number: str(name) for number, name in enumerate(classes)},
+            "problem_type": "single_label_classification",
+        }
+        if not self.frozen:
+            fields["head_seed"] = seed
+        task = "encoder" if self.frozen else "sequence_classification"
+        bert = load(self.model, task, self.dtype, self.backend, **fields)
         if bert.tokenizer is None:
             raise ValueError(f"{self.model}: no vocabulary (vocab.txt); without it a model cannot read texts")
         bert.pooling = None  # that of a sentence encoder, which this is no longer
         if self.max_length is not None and self.max_length > bert.max_tokens:
             raise ValueError(f"max_length is {self.max_length}; the model takes {bert.max_tokens} tokens")
-        return bert
+        return FrozenClassifier(bert, FrozenSettings(self.layers, self.pooling)) if self.frozen else bert
 
-    def _encode(self, bert: Bert, texts: Sequence[str]) -> list[EncodedExample]:
+    def _encode(self, model: Bert | FrozenClassifier, texts: Sequence[str]) -> list[EncodedExample]:
+        bert = _bert_of(model)
         assert bert.tokenizer is not None
         limit = bert.max_tokens if self.max_length is None else int(self.max_length)
         return encode_texts(texts, None, bert.tokenizer, limit)
 
-    def _train(
-        self, bert: Bert, examples: Sequence[EncodedExample], numbers: Array, seed: int
-    ) -> TrainedEpochs:
-        held_out = None
-        if self.early_stopping:
-            examples, kept_apart = train_test_split(
-                examples, test_size=float(self.validation_fraction), random_state=seed, stratify=numbers
-            )
-            held_out = self._batches(bert, kept_apart, seed)
-        data = self._batches(bert, examples, seed)
-        steps = int(self.epochs) * data.batches_per_epoch
-        settings = TrainingSettings(steps, seed=seed, patience=int(self.n_iter_no_change))
-        schedule = make_schedule(
-            "linear",
-            peak=float(self.learning_rate),
-            warmup_steps=round(float(self.warmup) * steps),
-            total_steps=steps,
-        )
-        optimizer = AdamW(bert.params, weight_decay=float(self.weight_decay), share_out=bert.share_out)
-        with progress_bar("training", total=steps, enabled=bool(self.verbose)) as advance:
-            return train_epochs(bert, data, held_out, optimizer, schedule, settings, advance)
-
-    def _batches(self, bert: Bert, examples: Sequence[EncodedExample], seed: int) -> LabelledData:
-        assert bert.tokenizer is not None
-        return LabelledData(
-            examples, pad_id=bert.tokenizer.pad_id, batch_size=int(self.batch_size), seed=seed
+    def _recipe(self, seed: int) -> Recipe:
+        epochs, learning_rate = self.epochs, self.learning_rate
+        if epochs is None:
+            epochs = FROZEN_EPOCHS if self.frozen else EPOCHS
+        if learning_rate is None:
+            learning_rate = FROZEN_LEARNING_RATE if self.frozen else LEARNING_RATE
+        return Recipe(
+            epochs=int(epochs),
+            batch_size=int(self.batch_size),
+            learning_rate=float(learning_rate),
+            warmup=float(self.warmup),
+            weight_decay=float(self.weight_decay),
+            patience=int(self.n_iter_no_change),
+            batch_tokens=int(self.batch_tokens),
+            seed=seed,
+            progress=bool(self.verbose),
         )
 
     def _scores(self, X: Any) -> Array:
         """Return each text's logits, in float64 so that probabilities add up to 1."""
         check_is_fitted(self)
-        examples = self._encode(self.model_, self._texts(X, reset=False))
+        model = self.model_
+        examples = self._encode(model, self._texts(X, reset=False))
         with progress_bar("predicting", total=len(examples), enabled=bool(self.verbose)) as advance:
-            logits = predict(self.model_, examples, int(self.batch_tokens), advance)
+            if isinstance(model, FrozenClassifier):
+                logits = model.predict(examples, int(self.batch_tokens), advance)
+            else:
+                logits = predict(model, examples, int(self.batch_tokens), advance)
         return np.stack([one["logits"] for one in logits]).astype(np.float64)
 
     def __sklearn_tags__(self) -> Any:
@@ -312,3 +335,7 @@ class BertClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
         return tags
+
+
+def _bert_of(model: Bert | FrozenClassifier) -> Bert:
+    return model.encoder if isinstance(model, FrozenClassifier) else model

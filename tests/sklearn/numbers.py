@@ -32,11 +32,10 @@ def spelled(rows: Any) -> list[str]:
     ]
 
 
-def save_model_for_numbers(directory: Path) -> str:
+def save_model_for_numbers(directory: Path, **settings: Any) -> str:
     """Write a model that knows the words of `spelled`; return where."""
-    return save_model(
-        directory, [f"{feature}{level}" for feature in FEATURES for level in range(2 * FARTHEST + 1)]
-    )
+    words = [f"{feature}{level}" for feature in FEATURES for level in range(2 * FARTHEST + 1)]
+    return save_model(directory, words, **settings)
 
 
 class _OfNumbers:

@@ -12,13 +12,18 @@ GOOD, BAD, NEITHER = ["fine", "moving", "wise"], ["dull", "silly", "flat"], ["a"
 
 
 def save_model(
-    directory: Path, words: list[str], task: str = "encoder", seed: int = 0, **settings: Any
+    directory: Path,
+    words: list[str],
+    task: str = "encoder",
+    seed: int = 0,
+    hidden_size: int = 16,
+    **settings: Any,
 ) -> str:
     """Write a model that knows these words, with random parameters; return where."""
     tokenizer = WordPieceTokenizer(SPECIAL + words)
     config = BertConfig(
         vocab_size=tokenizer.vocab_size,
-        hidden_size=16,
+        hidden_size=hidden_size,
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=32,

@@ -13,12 +13,12 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_sco
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from npbert import load
-from npbert.data.labelled import LabelledData
+from npbert import Bert, load
+from npbert.pooling import PoolingSettings
 from npbert.sklearn import BertClassifier, bert_classifier
-from npbert.sklearn.epochs import train_epochs
+from npbert.sklearn.training import Recipe, fine_tune
 from npbert.training.failures import TrainingError
-from npbert.training.loop import TrainingSettings
+from npbert.training.frozen import FrozenClassifier, load_frozen
 from tests.comparisons import assert_finite, assert_identical
 from tests.sklearn.small import reviews, save_model_for_reviews
 
@@ -44,15 +44,21 @@ def classifier(model, **changes):
 
 def assert_alike(one, other):
     """Two fitted classifiers have the same bits."""
-    assert one.model_.params.keys() == other.model_.params.keys()
-    for name, value in one.model_.params.items():
-        assert_identical(value, other.model_.params[name], name)
+    params, others = trained_params(one), trained_params(other)
+    assert params.keys() == others.keys()
+    for name, value in params.items():
+        assert_identical(value, others[name], name)
     for method in METHODS:
         np.testing.assert_array_equal(getattr(one, method)(NEW_TEXTS), getattr(other, method)(NEW_TEXTS))
 
 
 def are_alike(one, other):
-    return all(np.array_equal(value, other.model_.params[name]) for name, value in one.model_.params.items())
+    others = trained_params(other)
+    return all(np.array_equal(value, others[name]) for name, value in trained_params(one).items())
+
+
+def trained_params(fitted):
+    return fitted.model_.head if isinstance(fitted.model_, FrozenClassifier) else fitted.model_.params
 
 
 # --- fit and predict -------------------------------------------------------------------------------------
@@ -141,12 +147,100 @@ def test_any_checkpoint_will_do(tmp_path, fitted):
     assert_identical(found.model_.params[word_embeddings], load(pretrained).params[word_embeddings], "words")
 
 
+# --- a frozen encoder ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", ["last", "mix"])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_frozen_encoder(tmp_path, model, layers, pooling):
+    found = classifier(model, frozen=True, layers=layers, pooling=pooling).fit(TEXTS, LABELS)
+    assert isinstance(found.model_, FrozenClassifier)
+    assert (found.model_.settings.layers, found.model_.settings.pooling) == (layers, pooling)
+    for name, value in load(model).params.items():
+        assert_identical(found.model_.encoder.params[name], value, name)
+    assert found.loss_curve_[0] > found.loss_curve_[-1]
+    scores = found.decision_function(NEW_TEXTS)
+    assert np.ptp(scores) > 0.1
+    assert_alike(pickle.loads(pickle.dumps(found)), found)
+
+    found.model_.save(tmp_path / "saved")
+    again = load_frozen(tmp_path / "saved")
+    assert again.encoder.config.label_names == ("bad", "good")
+    logits = np.array([one["logits"] for one in again.predict(found._encode(again, NEW_TEXTS))])
+    np.testing.assert_array_equal(logits[:, 1].astype(np.float64) - logits[:, 0], scores)
+
+
+# --- parameters ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def recipes(monkeypatch):
+    """The recipes that are trained by from here on."""
+    seen = []
+    for name in ("fine_tune", "train_frozen"):
+        train = getattr(bert_classifier, name)
+        monkeypatch.setattr(
+            bert_classifier, name, lambda *data, train=train: seen.append(data[-1]) or train(*data)
+        )
+    return seen
+
+
+def test_parameters_reach_the_training(model, recipes):
+    how = {
+        "epochs": 2,
+        "batch_size": 7,
+        "learning_rate": 1e-3,
+        "warmup": 0.3,
+        "weight_decay": 0.2,
+        "batch_tokens": 50,
+    }
+    for frozen in (False, True):
+        BertClassifier(model, frozen=frozen, n_iter_no_change=4, verbose=True, **how).fit(TEXTS, LABELS)
+    for recipe in recipes:
+        assert recipe == Recipe(**how, patience=4, seed=recipe.seed, progress=True)
+    assert recipes[0].seed != recipes[1].seed
+
+
+def test_epochs_and_learning_rate_that_fit(model, recipes):
+    for frozen in (False, True):
+        BertClassifier(model, frozen=frozen).fit(TEXTS, LABELS)
+        BertClassifier(model, frozen=frozen, epochs=1, learning_rate=0.0).fit(TEXTS, LABELS)
+    settings = [(recipe.epochs, recipe.learning_rate) for recipe in recipes]
+    assert settings == [(3, 5e-5), (1, 0.0), (30, 1e-2), (1, 0.0)]
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_predictions_take_a_limited_number_of_tokens_at_once(model, frozen, monkeypatch):
+    found = classifier(model, epochs=1, frozen=frozen).fit(TEXTS, LABELS)
+    expected = found.predict_proba(NEW_TEXTS)
+    tokens = []
+
+    def forward(bert, *, input_ids, **others):
+        tokens.append(input_ids.size)
+        return original(bert, input_ids=input_ids, **others)
+
+    original = Bert.forward
+    monkeypatch.setattr(Bert, "forward", forward)
+    probs = found.set_params(batch_tokens=20).predict_proba(NEW_TEXTS)
+    assert max(tokens) <= 20
+    np.testing.assert_allclose(probs, expected, rtol=1e-5)  # float32
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_sentence_encoders_limit_does_not_bind(tmp_path, frozen):
+    directory = save_model_for_reviews(tmp_path, pooling=PoolingSettings(max_seq_length=3))
+    found = classifier(directory, epochs=1, frozen=frozen).fit(TEXTS, LABELS)
+    one, other = found.decision_function(["film dull", "film fine"])
+    assert abs(one - other) > 1e-4
+
+
 # --- what is random --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("early_stopping", [False, True])
-def test_the_same_random_state_gives_the_same_bits(model, early_stopping):
-    settings = {"epochs": 3, "early_stopping": early_stopping}
+def test_the_same_random_state_gives_the_same_bits(model, early_stopping, frozen):
+    settings = {"epochs": 3, "early_stopping": early_stopping, "frozen": frozen}
     one = classifier(model, **settings).fit(TEXTS, LABELS)
     np.random.seed(99)  # noqa: NPY002 - it must not matter
     global_state = np.random.get_state()[1].copy()  # noqa: NPY002
@@ -155,9 +249,11 @@ def test_the_same_random_state_gives_the_same_bits(model, early_stopping):
     assert np.array_equal(np.random.get_state()[1], global_state)  # noqa: NPY002
 
 
-def test_other_random_states_give_other_models(model):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_other_random_states_give_other_models(model, frozen):
     fitted = [
-        classifier(model, epochs=1, random_state=seed).fit(TEXTS, LABELS) for seed in (0, 1, None, None)
+        classifier(model, epochs=1, random_state=seed, frozen=frozen).fit(TEXTS, LABELS)
+        for seed in (0, 1, None, None)
     ]
     for number, one in enumerate(fitted):
         for other in fitted[:number]:
@@ -172,31 +268,25 @@ def test_random_state_may_be_a_generator(model):
     assert not are_alike(one.fit(TEXTS, LABELS), other)  # which went on
 
 
-def test_head_order_and_dropout_are_drawn_from_random_state(model, monkeypatch):
+@pytest.mark.parametrize("frozen", [False, True])
+def test_every_seed_is_from_random_state(model, frozen, monkeypatch):
     seeds = []
 
-    def load_with(*where, head_seed, **fields):
-        seeds.append(head_seed)
-        return load(*where, head_seed=head_seed, **fields)
+    def load_with(*where, **fields):
+        seeds.append(fields.get("head_seed"))
+        return load(*where, **fields)
 
-    def data_with(*arguments, seed, **others):
-        seeds.append(seed)
-        return LabelledData(*arguments, seed=seed, **others)
-
-    def settings_with(*arguments, seed, **others):
-        seeds.append(seed)
-        settings = TrainingSettings(*arguments, seed=seed, **others)
-        assert settings.dropout
-        return settings
+    def recipe_with(**fields):
+        seeds.append(fields["seed"])
+        return Recipe(**fields)
 
     monkeypatch.setattr(bert_classifier, "load", load_with)
-    monkeypatch.setattr(bert_classifier, "LabelledData", data_with)
-    monkeypatch.setattr(bert_classifier, "TrainingSettings", settings_with)
+    monkeypatch.setattr(bert_classifier, "Recipe", recipe_with)
     for random_state in (0, 1):
-        classifier(model, epochs=1, random_state=random_state).fit(TEXTS, LABELS)
-    assert len(seeds) == 6
-    assert len(set(seeds[:3])) == len(set(seeds[3:])) == 1
-    assert seeds[0] != seeds[3]
+        classifier(model, epochs=1, random_state=random_state, frozen=frozen).fit(TEXTS, LABELS)
+    head, order, other_head, other_order = seeds
+    assert order != other_order
+    assert (head, other_head) == ((None, None) if frozen else (order, other_order))
 
 
 # --- early stopping --------------------------------------------------------------------------------------
@@ -205,11 +295,11 @@ def test_head_order_and_dropout_are_drawn_from_random_state(model, monkeypatch):
 def test_early_stopping_keeps_texts_apart(model, monkeypatch):
     split = []
 
-    def train(bert, data, held_out, *others):
-        split.extend([data.examples, held_out.examples])
-        return train_epochs(bert, data, held_out, *others)
+    def train(bert, examples, held_out, recipe):
+        split.extend([examples, held_out])
+        return fine_tune(bert, examples, held_out, recipe)
 
-    monkeypatch.setattr(bert_classifier, "train_epochs", train)
+    monkeypatch.setattr(bert_classifier, "fine_tune", train)
     settings = {"early_stopping": True, "validation_fraction": 0.2, "n_iter_no_change": 3, "epochs": 60}
     found = classifier(model, **settings).fit(TEXTS, LABELS)
     used, kept_apart = split
@@ -345,13 +435,15 @@ def test_texts_that_are_refused_in_predictions(fitted, X):
         {"validation_fraction": 1},
         {"n_iter_no_change": 0},
         {"batch_tokens": "many"},
+        {"frozen": True, "layers": "first"},
+        {"frozen": True, "pooling": "max"},
         {"dtype": "int8"},
         {"backend": "abacus"},
     ],
     ids=str,
 )
 def test_parameters_that_are_refused(model, change):
-    [(name, value)] = change.items()
+    *_, (name, value) = change.items()
     with pytest.raises(ValueError, match=f"{name} is '?{value}") as raised:
         classifier(model, **change).fit(TEXTS, LABELS)
     assert "\n" not in str(raised.value)

@@ -23,12 +23,18 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 # pytest collects the checks before any fixture has run. The directory is removed when the process ends.
 _directory = tempfile.TemporaryDirectory()
 MODEL = save_model_for_numbers(Path(_directory.name) / "model")
+# The features of a model that knows nothing say enough only if there are many.
+WIDER_MODEL = save_model_for_numbers(Path(_directory.name) / "wider model", hidden_size=48)
 
 # In float64: predictions of some texts and of all of them may differ by 1e-7, which float32 does.
 ENCODER = EncoderOfNumbers(MODEL, dtype="float64")
 CLASSIFIER = ClassifierOfNumbers(
     MODEL, epochs=10, batch_size=16, learning_rate=1e-2, dtype="float64", random_state=0
 )
+FROZEN = ClassifierOfNumbers(
+    WIDER_MODEL, frozen=True, layers="mix", learning_rate=5e-2, dtype="float64", random_state=0
+)
+ESTIMATORS = {"SentenceEncoder": ENCODER, "BertClassifier": CLASSIFIER, "BertClassifier(frozen=True)": FROZEN}
 ARRAY_API_CHECK = "check_array_api_input"  # needs an environment variable before SciPy is imported
 # Not among those that scikit-learn runs for others' transformers.
 MORE_CHECKS_OF_TRANSFORMERS = (
@@ -41,11 +47,11 @@ MORE_CHECKS_OF_TRANSFORMERS = (
 
 
 def all_checks():
-    for estimator in (ENCODER, CLASSIFIER):
+    for title, estimator in ESTIMATORS.items():
         for checked, check in estimator_checks_generator(estimator):
             name, options = check.func.__name__, [f"{key}={value}" for key, value in check.keywords.items()]
             if name != ARRAY_API_CHECK:
-                yield pytest.param(checked, check, id="-".join([type(estimator).__name__, name, *options]))
+                yield pytest.param(checked, check, id="-".join([title, name, *options]))
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.DataConversionWarning")
@@ -62,7 +68,7 @@ def test_check_of_transformers(name):
     getattr(estimator_checks, name)("SentenceEncoder", ENCODER)
 
 
-@pytest.mark.parametrize("estimator", [ENCODER, CLASSIFIER], ids=["SentenceEncoder", "BertClassifier"])
+@pytest.mark.parametrize("estimator", ESTIMATORS.values(), ids=ESTIMATORS)
 def test_check_of_array_api_dispatch(estimator):
     # Arrays of NumPy give the same where scikit-learn computes with arrays of other libraries, too.
     code = f"""

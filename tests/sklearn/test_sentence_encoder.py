@@ -131,7 +131,7 @@ def test_one_column_of_several(model, column):
 
 def test_output_as_a_table(model):
     pandas = pytest.importorskip("pandas")
-    texts = pandas.Series(TEXTS, index=range(100, 100 + len(TEXTS)), name="text")
+    texts = pandas.DataFrame({"text": TEXTS}, index=range(100, 100 + len(TEXTS)))
     vectors = SentenceEncoder(model).set_output(transform="pandas").fit_transform(texts)
     assert vectors.columns.tolist() == [f"sentenceencoder{number}" for number in range(WIDTH)]
     assert vectors.index.tolist() == texts.index.tolist()
