@@ -4,6 +4,9 @@ The corpus is read a block at a time: some megabytes of consecutive documents. T
 and shuffled, then the next block follows. After the last comes the first again: a new epoch, with other
 pairs, other masks (dynamic masking, as in RoBERTa) and another order.
 
+Blocks follow the order of the text: where a corpus has documents of several kinds, shuffle them when it is
+written, or let the buffer hold all of them.
+
 There is no random state that goes from one example to the next. Each draw is made by a Philox generator whose
 key and counter say what it is for: the seed, the epoch, the block, the example. So the position in the stream
 is all there is to save, and to go on from a position, one block is read again.

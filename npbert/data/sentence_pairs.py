@@ -9,7 +9,8 @@ Differences from Google's script:
 - No token is thrown away. Google's takes one sentence too many and cuts the pair to size at random ends; here
   a sentence that does not fit begins the next chunk, and where a random second part does not fit, the first
   part gives its last sentences back. For this no sentence may have more than half of the tokens of a pair.
-- The other document is always another one. Google's takes the same one if ten draws hit it.
+- The other document is always another one, where one that is longer than `npbert.data.blocks` holds counts as
+  several. Google's takes the same one if ten draws hit it.
 - Whether a sequence is short is drawn for each, not for each document.
 
 As in Google's, a chunk of a single sentence has nothing to split and always gets a random second part: more
