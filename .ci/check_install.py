@@ -19,6 +19,8 @@ assert (kernels / "README.md").is_file(), f"no kernels in {kernels}"
 assert (package / "py.typed").is_file(), "no py.typed"
 assert (package / "gradcheck" / "html" / "page.js").is_file(), "no page.js"
 assert (package / "recipes" / "npbert_tiny" / "model_card.md").is_file(), "no model_card.md"
+guesses = npbert.load("npbert-tiny").fill_mask("an oak is a large [MASK].", top_k=1)
+assert guesses[0][0].token == "tree", guesses
 assert importlib.util.find_spec("pytest_npbert") is not None, "no plugin for pytest"
 for name in ("kernels", "tests", "benchmarks", "conftest"):
     assert importlib.util.find_spec(name) is None, f"{name} is installed at the top level"
@@ -27,4 +29,6 @@ command = Path(sysconfig.get_path("scripts")) / "npbert"
 shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
 assert "usage: npbert" in shown, shown
 
-print(f"{kind}: npbert {npbert.__version__}, kernels, py.typed and the npbert command are in place")
+print(
+    f"{kind}: npbert {npbert.__version__}, kernels, py.typed, npbert-tiny and the npbert command are in place"
+)

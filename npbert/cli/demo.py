@@ -47,12 +47,12 @@ GAPS: Final = (
     "a piano is a musical [MASK].",
     "a rose is a [MASK] with thorns.",
     "a surgeon is a [MASK] who operates on patients.",
-    "copper is a reddish [MASK].",
-    "the heart is an organ that pumps [MASK].",
-    "a shark is a large [MASK] that lives in the sea.",
-    "rome is the [MASK] of italy.",
-    "to shout is to [MASK] loudly.",
+    "an oak is a large [MASK].",
+    "a tulip is a plant with showy [MASK].",
+    "a river is a large stream of [MASK].",
+    "the sahara is a [MASK] in africa.",
     "huge means very [MASK].",
+    "slowly means in a slow [MASK].",
 )
 WORDS_SHOWN: Final = 3
 

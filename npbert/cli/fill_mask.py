@@ -19,7 +19,7 @@ scores words (BertForMaskedLM or BertForPreTraining, such as bert-base-uncased);
 a sentence encoder such as MiniLM has no such scores."""
 
 EXAMPLES = """\
-npbert fill-mask "a violin is a musical [MASK]."
+npbert fill-mask "an oak is a large [MASK]."
 npbert fill-mask "The capital of France is [MASK]." --model ./bert-base-uncased
 npbert fill-mask "[MASK] is hot." --model ./my-model --top-k 3 --json"""
 

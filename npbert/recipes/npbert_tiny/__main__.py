@@ -19,10 +19,11 @@ from npbert.data.vocabulary import train_wordpiece
 from npbert.recipes.npbert_tiny.corpus import HELD_OUT_NAME, TRAIN_NAME, build_corpus, download_packages
 from npbert.recipes.npbert_tiny.evaluation import baseline_figures, model_figures
 from npbert.recipes.npbert_tiny.export import export_model
-from npbert.recipes.npbert_tiny.settings import CONFIG, MAX_LENGTH, MODEL_NAME, PHASES, VOCAB_SIZE
+from npbert.recipes.npbert_tiny.settings import CONFIG, MAX_LENGTH, MODEL_NAME, TRAINING, VOCAB_SIZE
 from npbert.tokenizer import WordPieceTokenizer
 
 PROGRAM = "python -m npbert.recipes.npbert_tiny"
+RUN_NAME = "run"
 DESCRIPTION = f"""\
 Make {MODEL_NAME}, the model that npbert ships, from Debian packages. The steps
 are commands, in this order; all of them work in one directory, WORK."""
@@ -118,47 +119,35 @@ def _vocabulary(arguments: argparse.Namespace) -> int:
 
 
 def _add_train_step(steps: Any) -> None:
-    commands = "\n".join(f"  npbert {' '.join(command)}" for command in pretrain_commands(Path("WORK")))
+    options = pretrain_options(Path("WORK"))
     step = add_command(
         steps,
         "train",
         _train,
-        summary="pre-train the model: an hour and a half on two cores",
-        description=f"Run\n{commands}",
+        summary="pre-train the model: an hour on two cores",
+        description=f"Run npbert {' '.join(options)}",
         examples=f"{PROGRAM} train work\n{PROGRAM} train work --resume",
     )
     _add_work(step)
     step.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
 
 
-def pretrain_commands(work: Path) -> list[list[str]]:
-    """Return the arguments of npbert that train the model, run after run."""
-    commands = []
-    start = {"config": work / CONFIG_NAME}
-    for phase, out in zip(PHASES, run_directories(work), strict=True):
-        files = {"corpus": work / TRAIN_NAME, "held-out": work / HELD_OUT_NAME, **start, "out": out}
-        command = ["pretrain"]
-        for name, value in {**files, **phase}.items():
-            command += [f"--{name}"] if value is None else [f"--{name}", str(value)]
-        commands.append(command)
-        start = {"model": out}
-    return commands
-
-
-def run_directories(work: Path) -> list[Path]:
-    """Return where the runs leave their models; the last one is the trained model."""
-    return [work / f"run-{number}" for number in range(1, len(PHASES) + 1)]
+def pretrain_options(work: Path) -> list[str]:
+    """Return the arguments of npbert that train the model."""
+    files = {
+        "corpus": work / TRAIN_NAME,
+        "held-out": work / HELD_OUT_NAME,
+        "config": work / CONFIG_NAME,
+        "out": work / RUN_NAME,
+    }
+    arguments = ["pretrain"]
+    for name, value in {**files, **TRAINING}.items():
+        arguments += [f"--{name}"] if value is None else [f"--{name}", str(value)]
+    return arguments
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    work = arguments.work
-    for command, out in zip(pretrain_commands(work), run_directories(work), strict=True):
-        if arguments.resume and (out / CONFIG_NAME).exists():  # this run has ended
-            continue
-        code = npbert_command([*command, *(["--resume"] if arguments.resume else [])])
-        if code != OK:
-            return code
-    return OK
+    return npbert_command([*pretrain_options(arguments.work), *(["--resume"] if arguments.resume else [])])
 
 
 def _add_evaluate_step(steps: Any) -> None:
@@ -205,15 +194,12 @@ def _export(arguments: argparse.Namespace) -> int:
 
 def _add_model(step: argparse.ArgumentParser) -> None:
     step.add_argument(
-        "--model",
-        metavar="DIR",
-        type=Path,
-        help=f"the trained model (default: {run_directories(Path('WORK'))[-1]})",
+        "--model", metavar="DIR", type=Path, help=f"the trained model (default: WORK/{RUN_NAME})"
     )
 
 
 def _trained(arguments: argparse.Namespace) -> Bert:
-    source = run_directories(arguments.work)[-1] if arguments.model is None else arguments.model
+    source = arguments.work / RUN_NAME if arguments.model is None else arguments.model
     return load_with_tokenizer(str(source), task="pretraining")
 
 

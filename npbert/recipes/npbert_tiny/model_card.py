@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from npbert.checkpoint.half_precision import Rounding
 from npbert.recipes.npbert_tiny.corpus import HELD_OUT_NAME, SOURCES, TRAIN_NAME
 from npbert.recipes.npbert_tiny.evaluation import EXACT_NAME, NEXT_SENTENCE, Figures
-from npbert.recipes.npbert_tiny.settings import CONFIG, MAX_LENGTH, MODEL_NAME, PHASES, SEED, VOCAB_SIZE
+from npbert.recipes.npbert_tiny.settings import CONFIG, MAX_LENGTH, MODEL_NAME, SEED, TRAINING, VOCAB_SIZE
 
 TEMPLATE: Final = Path(__file__).with_name("model_card.md")
 
@@ -80,7 +80,9 @@ def model_card(facts: CardFacts) -> str:
             ("text", "its best words"), [(f"`{text}`", _words(words)) for text, words in facts.guesses]
         ),
         corpus=_corpus_table(facts.counts),
-        options="\n".join(map(_options, PHASES)),
+        options=" ".join(
+            f"--{name}" if value is None else f"--{name} {value}" for name, value in TRAINING.items()
+        ),
         seed=SEED,
         places=f"{model['places']:,}",
         figures=_figures_table(facts.figures),
@@ -94,10 +96,6 @@ def model_card(facts: CardFacts) -> str:
         accuracy=f"{model['accuracy']:.3%}",
         perplexity=f"{model['perplexity']:.4f}",
     )
-
-
-def _options(phase: Mapping[str, str | None]) -> str:
-    return " ".join(f"--{name}" if value is None else f"--{name} {value}" for name, value in phase.items())
 
 
 def _corpus_table(counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -7,7 +7,7 @@ from npbert.config import BertConfig
 
 MODEL_NAME: Final = NPBERT_TINY
 VOCAB_SIZE: Final = 8000
-MAX_LENGTH: Final = 128
+MAX_LENGTH: Final = 32
 SEED: Final = 0
 
 CONFIG: Final = BertConfig(
@@ -20,33 +20,19 @@ CONFIG: Final = BertConfig(
     initializer_range=0.05,
 )
 
-# Options of npbert pretrain, run after run. Short sequences first, as in the BERT paper: with them the model
-# finds out sooner that neighbours matter. Without dropout: there is more text than it could learn by heart.
-COMMON: Final[dict[str, str | None]] = {
+# Options of npbert pretrain; the sequences are short, which is what the model is for, and it finds out sooner
+# that neighbours matter. Without dropout: there is more text than it could learn by heart.
+TRAINING: Final[dict[str, str | None]] = {
+    "steps": "10000",
+    "batch-size": "64",
+    "learning-rate": "1e-3",
+    "warmup": "0.03",
     "no-dropout": None,
     "seed": str(SEED),
     "log-every": "100",
     "save-every": "500",
     "evaluate-every": "1000",
 }
-PHASES: Final[tuple[dict[str, str | None], ...]] = (
-    {
-        "max-length": "32",
-        "batch-size": "64",
-        "steps": "10000",
-        "learning-rate": "1e-3",
-        "warmup": "0.03",
-        **COMMON,
-    },
-    {
-        "max-length": str(MAX_LENGTH),
-        "batch-size": "16",
-        "steps": "1000",
-        "learning-rate": "5e-4",
-        "warmup": "0.05",
-        **COMMON,
-    },
-)
 
 # At most this many bytes of weights go into the wheel.
 MAX_WEIGHTS: Final = 8_000_000

@@ -18,7 +18,7 @@ from npbert.recipes.npbert_tiny import evaluation, export
 from npbert.recipes.npbert_tiny.baselines import NAMES
 from npbert.recipes.npbert_tiny.corpus import COUNTS_NAME, HELD_OUT_NAME, SOURCES, TRAIN_NAME
 from npbert.recipes.npbert_tiny.evaluation import EXACT_NAME, NEXT_SENTENCE
-from npbert.recipes.npbert_tiny.settings import CONFIG, MODEL_NAME, PHASES
+from npbert.recipes.npbert_tiny.settings import CONFIG, MODEL_NAME, TRAINING
 from npbert.tokenizer import WordPieceTokenizer
 
 WORDS = (
@@ -54,14 +54,14 @@ def work(tmp_path):
     names = [*(source.package for source in SOURCES), TRAIN_NAME, HELD_OUT_NAME]
     (tmp_path / COUNTS_NAME).write_text(json.dumps(dict.fromkeys(names, counts)))
     WordPieceTokenizer(
-        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "##s"], model_max_length=128
+        ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, "##s"], model_max_length=32
     ).save(tmp_path)
     return tmp_path
 
 
 @pytest.fixture
 def trained(work):
-    """Return the model where the last run leaves it, as if it were trained."""
+    """Return the model in WORK/run, as if it were trained."""
     tokenizer = WordPieceTokenizer.from_directory(work)
     config = BertConfig(
         vocab_size=tokenizer.vocab_size,
@@ -69,48 +69,27 @@ def trained(work):
         num_hidden_layers=1,
         num_attention_heads=2,
         intermediate_size=16,
-        max_position_embeddings=128,
+        max_position_embeddings=32,
         initializer_range=0.5,
     )
     bert = Bert(config, init_params(config, "pretraining", seed=1), tokenizer, "pretraining")
-    bert.save(recipe.run_directories(work)[-1])
+    bert.save(work / recipe.RUN_NAME)
     return bert
 
 
-def test_the_training_commands(work, monkeypatch):
-    """npbert pretrain understands all of them; each goes on from the model of the one before."""
+def test_the_training_command(work, monkeypatch):
+    """npbert pretrain understands all of it."""
     calls = []
-    monkeypatch.setattr(recipe, "npbert_command", lambda arguments: calls.append(arguments) or 0)
-    assert recipe.main(["train", str(work)]) == 0
-    assert len(calls) == len(PHASES) == 2
-    runs = [build_parser().parse_args(call) for call in calls]
-    for phase, run in zip(PHASES, runs, strict=True):
-        assert (run.command, run.resume) == ("pretrain", False)
-        assert [run.corpus, run.held_out] == [[str(work / TRAIN_NAME)], [str(work / HELD_OUT_NAME)]]
-        for name, value in phase.items():
-            found = getattr(run, name.replace("-", "_"))
-            assert found is True if value is None else found == float(value), name
-    assert (runs[0].config, runs[0].model) == (str(work / "config.json"), None)
-    assert (runs[1].config, runs[1].model) == (None, runs[0].out)
-    assert runs[1].out == str(recipe.run_directories(work)[-1])
-
-
-def test_training_stops_with_its_exit_code(work, monkeypatch):
-    calls = []
-    monkeypatch.setattr(recipe, "npbert_command", lambda arguments: calls.append(arguments) or 130)
-    assert recipe.main(["train", str(work)]) == 130
-    assert len(calls) == 1
-
-
-def test_a_resumed_training_passes_over_what_has_ended(work, monkeypatch):
-    calls = []
-    monkeypatch.setattr(recipe, "npbert_command", lambda arguments: calls.append(arguments) or 0)
-    ended, open_ = recipe.run_directories(work)
-    ended.mkdir()
-    (ended / "config.json").touch()
-    assert recipe.main(["train", str(work), "--resume"]) == 0
-    (call,) = (build_parser().parse_args(call) for call in calls)
-    assert (call.out, call.resume) == (str(open_), True)
+    monkeypatch.setattr(recipe, "npbert_command", lambda arguments: calls.append(arguments) or 3)
+    assert recipe.main(["train", str(work)]) == 3
+    assert recipe.main(["train", str(work), "--resume"]) == 3
+    first, second = (build_parser().parse_args(call) for call in calls)
+    assert (first.command, first.resume, second.resume) == ("pretrain", False, True)
+    assert [first.corpus, first.held_out] == [[str(work / TRAIN_NAME)], [str(work / HELD_OUT_NAME)]]
+    assert (first.config, first.out) == (str(work / "config.json"), str(work / "run"))
+    for name, value in TRAINING.items():
+        found = getattr(first, name.replace("-", "_"))
+        assert found is True if value is None else found == float(value), name
 
 
 def test_the_shipped_size():
@@ -163,7 +142,7 @@ def test_export(work, trained, tmp_path, capsys):
     assert checkpoint.config["dtype"] == "float16"
     assert checkpoint.config["architectures"] == ["BertForPreTraining"]
     bert = npbert.load(out)
-    assert bert.tokenizer.vocab == trained.tokenizer.vocab and bert.tokenizer.model_max_length == 128
+    assert bert.tokenizer.vocab == trained.tokenizer.vocab and bert.tokenizer.model_max_length == 32
     for name, value in bert.params.items():
         np.testing.assert_array_equal(value, trained.params[name].astype(np.float16).astype(np.float32))
     # The figures are those of what was written.
@@ -208,7 +187,7 @@ def test_weights_that_are_too_large_are_not_written(work, trained, tmp_path, mon
 
 def test_weights_that_overflow_are_not_written(work, trained, tmp_path, capsys):
     trained.params["bert.pooler.dense.weight"][1, 2] = 70000
-    trained.save(recipe.run_directories(work)[-1])
+    trained.save(work / "run")
     assert recipe.main(["export", str(work), "--out", str(tmp_path / "out")]) == 1
     assert "bert.pooler.dense.weight[1, 2] is 70000" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -224,7 +203,7 @@ def test_another_vocabulary(work, trained, tmp_path, capsys):
 def test_no_model(work, capsys):
     assert recipe.main(["evaluate", str(work)]) == 1
     error = capsys.readouterr().err
-    assert str(recipe.run_directories(work)[-1]) in error and error.count("\n") == 1
+    assert str(work / "run") in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["bake"], ["export", "work"], ["corpus"]])
