@@ -41,7 +41,8 @@ def on_all_ranks(run: Run) -> Run:
         from npbert.training.data_parallel import MPICommunicator, connect, takes_device_memory
 
         try:
-            world = connect(launch)
+            with _silent_unless(launch.rank == 0):  # mpi4py may have a warning
+                world = connect(launch)
         except BackendError:
             if rank_0_reports_it():
                 return FAILED
