@@ -14,8 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-import torch
-import transformers
+import pytest
 
 from npbert import Bert, BertConfig, WordPieceTokenizer, init_params
 from npbert.data.pretraining import PretrainingData
@@ -26,6 +25,11 @@ from npbert.training.schedules import make_schedule
 from tests.oracle import huggingface
 from tests.oracle.measurements import Figure
 from tests.tolerances import LOSS_OF_A_RUN, PARAMETER_OF_A_RUN
+
+torch = pytest.importorskip("torch", reason="torch is not installed (the extra 'oracle' has it)")
+transformers = pytest.importorskip(
+    "transformers", reason="transformers is not installed (the extra 'oracle' has it)"
+)
 
 FABLES = Path(__file__).with_name("fables.txt")  # Aesop's, translated by G. F. Townsend, 1867
 MAX_LENGTH, BATCH_SIZE = 48, 8
