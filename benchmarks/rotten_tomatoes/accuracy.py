@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.rotten_tomatoes import bag_of_words
+from benchmarks.rotten_tomatoes import bag_of_words, frozen
 from benchmarks.rotten_tomatoes import task as recipe
 from benchmarks.rotten_tomatoes.task import Task, batches_of, start_model
 from npbert.progress import progress_bar
@@ -23,6 +23,10 @@ Record = dict[str, Any]
 NPBERT: Final = "npbert, fine-tuned"
 TRANSFORMERS: Final = "transformers, fine-tuned"
 BAG_OF_WORDS: Final = "tf-idf of word pairs, logistic regression"
+FROZEN: Final = {
+    "npbert, frozen: last layer, logistic head": "last",
+    "npbert, frozen: mix of layers, logistic head": "mix",
+}
 PIECES: Final = 4  # see `TransformersTrainer`
 
 
@@ -93,6 +97,14 @@ def measure(task: Task, seeds: Sequence[int], results: Path, only: str = "") -> 
         (BAG_OF_WORDS, None, lambda: {"accuracy": bag_of_words.accuracy(task)})
     ]
     for seed in seeds:
+        for name, layers in FROZEN.items():
+            runs.append(
+                (
+                    name,
+                    seed,
+                    lambda layers=layers, seed=seed: {"accuracy": frozen.accuracy(task, layers, seed)},
+                )
+            )
         for name in (NPBERT, TRANSFORMERS):
             runs.append((name, seed, lambda name=name, seed=seed: fine_tune(name, task, seed)))
     for who, seed, run in runs:

@@ -29,7 +29,8 @@ def documents(block) -> list[list[list[int]]]:
 
 
 def read(paths, **options: Any):
-    return list(read_blocks(paths, TOKENIZER, **{"block_tokens": 1 << 20, "sentence_tokens": 50, **options}))
+    """Read blocks; no sentence drawn here, of at most 20 words of 3 tokens, is cut unless it is asked for."""
+    return list(read_blocks(paths, TOKENIZER, **{"block_tokens": 1 << 20, "sentence_tokens": 60, **options}))
 
 
 def encoded(corpus) -> list[list[list[int]]]:
