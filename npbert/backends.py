@@ -15,7 +15,11 @@ from npbert import ops
 
 
 class ShareOut(Protocol):
-    """What calls a function with each of some pieces of work, in any order, perhaps on several threads."""
+    """What calls a function with each of some pieces of work, in any order, perhaps on several threads.
+
+    Where a function takes ``share_out``, it takes `in_turn`, or `npbert.cpu.workers.share_out`. No result
+    depends on which.
+    """
 
     def __call__(self, work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
         """Call ``work`` with each of the pieces, and return when all are done."""

@@ -9,7 +9,7 @@ import pytest
 
 import npbert
 from npbert import ops
-from npbert.backends import BACKENDS, Backend, find_backend
+from npbert.backends import BACKENDS, Backend, find_backend, in_turn
 from npbert.errors import BackendError
 from tests.models import random_params, tiny_config
 
@@ -102,3 +102,9 @@ def test_arrays_go_to_the_device_alone_and_in_named_tuples():
     assert backend.to_device(ids) == "device [1, 2]"
     assert backend.to_device("text") == "text"
     assert len(moved) == 2
+
+
+def test_in_turn():
+    done = []
+    in_turn(done.append, iter("abc"))
+    assert done == ["a", "b", "c"]

@@ -16,16 +16,16 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from npbert.data.blocks import Block, read_blocks
 from npbert.data.documents import BEGINNING, Place, read_documents
+from npbert.data.labelled import EncodedExample, pad_batch
 from npbert.data.masking import BERT_MASKING, MaskingOptions, mask_tokens
 from npbert.data.sentence_pairs import SentencePair, full_sentences, sentence_pairs
-from npbert.labels import IGNORE_INDEX
 from npbert.tokenizer import WordPieceTokenizer
 from npbert.tokenizer.wordpiece import CONTINUATION
 
@@ -37,15 +37,6 @@ Position = dict[str, int]
 PAIRS: Final = 0
 MASKS: Final = 1
 ORDER: Final = 2
-
-
-class Example(NamedTuple):
-    """One sequence of T tokens, masked."""
-
-    input_ids: IntArray  # (T,)
-    token_type_ids: IntArray  # (T,)
-    labels: IntArray  # (T,)
-    next_sentence_label: int
 
 
 class PretrainingData:
@@ -163,7 +154,7 @@ class PretrainingData:
         examples = self._examples({} if position is None else self._checked_position(position))
         while True:
             batch = list(islice(examples, self._batch_size))
-            yield self._batch([example for example, _ in batch]), batch[-1][1]
+            yield pad_batch([example for example, _ in batch], self._tokenizer.pad_id), batch[-1][1]
 
     def one_pass(self) -> Iterator[Batch]:
         """Return each example once, in the order of the text: held-out data, the same at each call.
@@ -179,9 +170,9 @@ class PretrainingData:
             for number, pair in enumerate(self._pairs(block, copy=0))
         )
         while batch := list(islice(examples, self._batch_size)):
-            yield self._batch(batch)
+            yield pad_batch(batch, self._tokenizer.pad_id)
 
-    def _examples(self, position: Position) -> Iterator[tuple[Example, Position]]:
+    def _examples(self, position: Position) -> Iterator[tuple[EncodedExample, Position]]:
         """Return examples without end, each with the position after it."""
         epoch, number, used = (position.get(name, 0) for name in ("epoch", "block", "example"))
         start = Place(*(position.get(name, 0) for name in Place._fields))
@@ -232,7 +223,7 @@ class PretrainingData:
         rng = self._generator(PAIRS, copy, block.number)
         return list(make(lengths, block.documents, self._max_tokens, self._short_seq_prob, rng))
 
-    def _example(self, block: Block, pair: SentencePair, copy: int, number: int) -> Example:
+    def _example(self, block: Block, pair: SentencePair, copy: int, number: int) -> EncodedExample:
         """Make an example of its sentences: [CLS] first [SEP] second [SEP], masked."""
         tokenizer = self._tokenizer
         parts = [_tokens(block, part) for part in (pair.first, pair.second) if part]
@@ -250,28 +241,8 @@ class PretrainingData:
             vocab_size=tokenizer.vocab_size,
             rng=self._generator(MASKS, copy, block.number, number),
         )
-        return Example(masked_ids, token_type_ids, labels, pair.label)
-
-    def _batch(self, examples: Sequence[Example]) -> Batch:
-        """Pad examples to the length of the longest."""
-        shape = (len(examples), max(len(example.input_ids) for example in examples))
-        batch = {
-            "input_ids": np.full(shape, self._tokenizer.pad_id, dtype=np.int64),
-            "attention_mask": np.zeros(shape, dtype=np.int64),
-            "token_type_ids": np.zeros(shape, dtype=np.int64),
-            "labels": np.full(shape, IGNORE_INDEX, dtype=np.int64),
-        }
-        for row, example in enumerate(examples):
-            tokens = len(example.input_ids)
-            batch["input_ids"][row, :tokens] = example.input_ids
-            batch["attention_mask"][row, :tokens] = 1
-            batch["token_type_ids"][row, :tokens] = example.token_type_ids
-            batch["labels"][row, :tokens] = example.labels
-        if self._next_sentence:
-            batch["next_sentence_label"] = np.array(
-                [example.next_sentence_label for example in examples], dtype=np.int64
-            )
-        return batch
+        whole = {"next_sentence_label": np.array(pair.label, dtype=np.int64)} if self._next_sentence else {}
+        return EncodedExample(masked_ids, token_type_ids, whole, labels)
 
     def _generator(self, purpose: int, copy: int, block: int, example: int = 0) -> np.random.Generator:
         """Return the generator of one purpose. The first word of the counter counts what it draws."""

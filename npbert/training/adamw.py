@@ -4,8 +4,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from npbert.backends import ShareOut, in_turn
 from npbert.ops.array_module import Array, array_module
-from npbert.training.blocks import Block, ShareOut, in_turn, scratch_like
+from npbert.training.blocks import Block, scratch_like
 from npbert.training.optimizer import Optimizer, check_above_0, check_below_1, decays_by_default
 
 

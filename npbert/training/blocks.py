@@ -5,8 +5,8 @@ core's cache from one line of its formula to the next, memory is gone through on
 """
 
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,6 @@ from npbert.ops.array_module import Array, array_module
 
 # Elements. Of what two threads take turns at, fewer and longer calls are quicker than smaller blocks.
 BLOCK: Final = 1 << 17
-
-ShareOut = Callable[[Callable[[Any], None], Iterable[Any]], None]
 
 _local = threading.local()
 
@@ -30,16 +28,6 @@ class Block(NamedTuple):
     def of(self, arrays: Mapping[str, Array]) -> Array:
         """Return this part (n,) of the array of this name; a view, if the array is C-contiguous."""
         return arrays[self.name].reshape(-1)[self.start : self.stop]
-
-
-def in_turn(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
-    """Call ``work`` with one piece after the other.
-
-    Where a function takes ``share_out``, it takes this, or `npbert.cpu.workers.share_out`, which shares the
-    pieces out among threads. No result depends on which.
-    """
-    for piece in pieces:
-        work(piece)
 
 
 def pieces_of(arrays: Mapping[str, Array]) -> list[list[Block]]:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from npbert.backends import ShareOut, in_turn
 from npbert.ops.array_module import Array, array_module
-from npbert.training.blocks import Block, ShareOut, in_turn, pieces_of
+from npbert.training.blocks import Block, pieces_of
 
 # As in torch. So that a norm of 0 is not divided by; it makes every clipped norm a little smaller.
 NORM_EPSILON = 1e-6
@@ -21,7 +22,7 @@ def global_norm(grads: Mapping[str, Array], share_out: ShareOut = in_turn) -> fl
     ----------
     grads : mapping of str to floating array of any shape
     share_out : callable
-        See `npbert.training.blocks.in_turn`.
+        See `npbert.backends.ShareOut`.
 
     Returns
     -------
@@ -43,7 +44,7 @@ def sums_of_squares(arrays: Mapping[str, Array], share_out: ShareOut = in_turn) 
     ----------
     arrays : mapping of str to floating array of any shape
     share_out : callable
-        See `npbert.training.blocks.in_turn`.
+        See `npbert.backends.ShareOut`.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def clip_by_global_norm(grads: Mapping[str, Array], max_norm: float, share_out: 
     max_norm : float
         Above 0.
     share_out : callable
-        See `npbert.training.blocks.in_turn`.
+        See `npbert.backends.ShareOut`.
 
     Returns
     -------

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from npbert.backends import ShareOut, in_turn
 from npbert.ops.array_module import Array, array_module
 from npbert.training.adamw import adam_direction, update_moments
-from npbert.training.blocks import Block, ShareOut, in_turn, scratch_like
+from npbert.training.blocks import Block, scratch_like
 from npbert.training.clipping import sum_of_squares
 from npbert.training.optimizer import Optimizer, check_above_0, check_below_1, decays_by_default
 

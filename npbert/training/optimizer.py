@@ -11,8 +11,9 @@ from typing import Final
 
 import numpy as np
 
+from npbert.backends import ShareOut
 from npbert.ops.array_module import Array, array_module
-from npbert.training.blocks import Block, ShareOut, pieces_of
+from npbert.training.blocks import Block, pieces_of
 
 # A parameter without a gradient (a word that does not occur) leaves averages behind that shrink in every
 # step, until they are subnormal: below the smallest number with a full mantissa. Processors take 40 times as
@@ -48,7 +49,7 @@ class Optimizer(ABC):
     decays : callable
         Told a parameter's name and array, answers whether ``weight_decay`` applies to it.
     share_out : callable
-        See `npbert.training.blocks.in_turn`.
+        See `npbert.backends.ShareOut`.
 
     Attributes
     ----------

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Mapping
 
+from npbert.backends import ShareOut, in_turn
 from npbert.ops.array_module import Array, array_module
-from npbert.training.blocks import Block, ShareOut, in_turn, scratch_like
+from npbert.training.blocks import Block, scratch_like
 from npbert.training.optimizer import Optimizer, check_below_1, decays_by_default
 
 

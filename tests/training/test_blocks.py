@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from npbert.training import blocks
-from npbert.training.blocks import Block, in_turn, pieces_of, scratch_like
+from npbert.training.blocks import Block, pieces_of, scratch_like
 from tests.cuda import fake_cupy
 
 
@@ -49,12 +49,6 @@ def test_a_block_of_an_array():
     part = Block("x", 3, 7).of({"x": array})
     np.testing.assert_array_equal(part, [3, 4, 5, 6])
     assert np.shares_memory(part, array)
-
-
-def test_in_turn():
-    done = []
-    in_turn(done.append, iter("abc"))
-    assert done == ["a", "b", "c"]
 
 
 def test_scratch_memory_of_other_names_sizes_and_dtypes():
