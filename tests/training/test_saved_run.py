@@ -75,10 +75,13 @@ def test_what_is_half_written_is_no_checkpoint_and_is_tidied_up(run):
     (run.directory / ".checkpoint-00000006.tmp" / "model.safetensors").write_bytes(b"half")
     (run.directory / ".metrics.jsonl.tmp").write_bytes(b"half")
     (run.directory / ".tmpAb12Cd").write_bytes(b"half")  # as the package safetensors names them
+    run.best.mkdir()
+    (run.best / ".model.safetensors.new.12ab34cd.tmp").write_bytes(b"half")
     (run.directory / ".gitignore").write_text("*\n")  # somebody else's
     assert [path.name for path in run.checkpoints()] == ["checkpoint-00000003"]
     run.tidy_up()
-    assert names_in(run.directory) == [".gitignore", "checkpoint-00000003"]
+    assert names_in(run.directory) == [".gitignore", "best", "checkpoint-00000003"]
+    assert names_in(run.best) == []
 
 
 def test_two_checkpoints_after_a_kill_between_writing_and_removing(run):
