@@ -28,7 +28,7 @@ from npbert.cpu.packed_layer import (
     planned,
     rows_of,
 )
-from npbert.cpu.rows import Chunk, Packing, pack
+from npbert.cpu.rows import Chunk, Packing, pack, wanted_count
 from npbert.cpu.workers import row_blocks, scratch, share_out
 from npbert.cpu.workspace import Workspace, recycled
 from npbert.ops.array_module import Array
@@ -52,14 +52,19 @@ class PackedEncoderCache:
         dropout_seed: int | None,
     ) -> None:
         rows, self.dtype = len(packing.places), hidden.dtype
-        plan = layer_memory_plan(rows, config, hidden.dtype, dropout_seed is not None)
+        self.chunks = [packing.chunks] * (len(layers) - 1) + [packing.last_chunks]  # of each layer
+        plans = [
+            layer_memory_plan(rows, wanted_count(chunks), config, hidden.dtype, dropout_seed is not None)
+            for chunks in self.chunks
+        ]
+        hidden_plan = ((rows, hidden.shape[-1]), hidden.dtype)
         self.packing = packing
         self.layers = layers
-        self.workspace = Workspace([((rows, hidden.shape[-1]), hidden.dtype), *planned(plan)] * len(layers))
+        self.workspace = Workspace([array for plan in plans for array in (hidden_plan, *planned(plan))])
         arrays = iter(self.workspace.arrays)
         self.hiddens: list[Array] = []  # (R, D), the input of each layer
         self.memories: list[LayerMemory] = []
-        for _ in layers:
+        for plan in plans:
             self.hiddens.append(next(arrays))
             self.memories.append(filled(plan, arrays))
         # What attention keeps of its dropout, by layer and chunk.
@@ -125,22 +130,24 @@ def encoder_forward(
     hidden_rows, last_rows = hidden.reshape(-1, width), last_hidden.reshape(-1, width)
 
     def encode(numbered: tuple[int, Chunk]) -> None:
-        number, chunk = numbered
-        places = packing.places[chunk.rows]
-        y = scratch("encoder output", (len(places), width), hidden.dtype)
-        xs = [*(x[chunk.rows] for x in cache.hiddens), y]
+        number, last_chunk = numbered
+        places = packing.places[last_chunk.rows]
+        last_places = places[last_chunk.wanted]
+        y = scratch("encoder output", (len(last_places), width), hidden.dtype)
+        xs = [*(x[last_chunk.rows] for x in cache.hiddens), y]
         np.take(hidden_rows, places, axis=0, out=xs[0], mode="clip")
         for layer, weights in enumerate(layers):
-            memory = rows_of(cache.memories[layer], chunk.rows)
+            chunk = cache.chunks[layer][number]
+            memory = rows_of(cache.memories[layer], chunk)
             dropout = None
             if dropout_seed is not None:
                 dropout = LayerDropout(dropout_seed, layer, hidden.shape[1], places)
             cache.attention_kept[layer, number] = layer_forward(
-                xs[layer], xs[layer + 1], memory, chunk.texts, weights, config, dropout
+                xs[layer], xs[layer + 1], memory, chunk, weights, config, dropout
             )
-        last_rows[places] = xs[-1]
+        last_rows[last_places] = y
 
-    share_out(encode, enumerate(packing.chunks))
+    share_out(encode, enumerate(packing.last_chunks))
     return model.EncoderOutput(last_hidden, None, None), cache
 
 
@@ -178,17 +185,17 @@ def encoder_backward(
     def go_back(lane: int) -> None:
         gradients = cut(partial_sums[lane], layers[layer])
         for number in lanes[lane]:
-            chunk = packing.chunks[number]
+            chunk = cache.chunks[layer][number]
             places, dhidden_rows = packing.places[chunk.rows], dhidden[chunk.rows]
-            if layer == len(layers) - 1:
-                np.take(dy_rows, places, axis=0, out=dhidden_rows, mode="clip")
+            is_last = layer == len(layers) - 1
             layer_backward(
+                dy_rows[places[chunk.wanted]] if is_last else dhidden_rows,
                 dhidden_rows,
                 gradients,
                 number == lanes[lane][0],
                 cache.hiddens[layer][chunk.rows],
-                rows_of(cache.memories[layer], chunk.rows),
-                chunk.texts,
+                rows_of(cache.memories[layer], chunk),
+                chunk,
                 layers[layer],
                 config,
                 cache.attention_kept[layer, number],

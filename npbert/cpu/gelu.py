@@ -76,7 +76,7 @@ def gelu_forward(x: Array, form: str = "erf") -> tuple[Array, GeluCache | textbo
     ValueError
         For another `form`.
     """
-    if x.dtype not in BLOCK_WRITERS:
+    if x.dtype not in (np.float32, np.float64):
         return textbook.gelu_forward(x, form)
     return _forward(x.reshape(-1, 1), None, form, x.shape)
 
@@ -179,7 +179,7 @@ def bias_gelu_in_place(x: NDArray[np.float32], bias: NDArray[np.float32], form: 
             np.divide(biased, e, out=part)
 
 
-def write_gelu(x: Array, y: Array, slope: Array, form: str) -> None:
+def write_gelu(x: Array, y: Array, slope: Array, form: str, exact_tail: bool = True) -> None:
     """Write GELU and its derivative on the calling thread.
 
     Parameters
@@ -190,8 +190,22 @@ def write_gelu(x: Array, y: Array, slope: Array, form: str) -> None:
     slope : (n,) of the dtype of `x`
         Written.
     form : "erf" or "tanh"
+    exact_tail : bool
+        Whether float32's second look at the tail is taken; see `bias_gelu_in_place` for what is lost without.
+        It always is for "tanh", whose slope needs it: infinity times 0 is no number.
     """
-    BLOCK_WRITERS[x.dtype](x, y, slope, form)
+    if x.dtype == np.float64:
+        _double_block(x, y, slope, form)
+        return
+    if form == "erf" and not exact_tail:
+        _single_block(x, y, slope, form)
+        return
+    tail = _places_below(x, TAIL)
+    x_tail = x[tail].astype(np.float64)  # now: y may be x
+    _single_block(x, y, slope, form)
+    gate, density = _erf_tail(x_tail) if form == "erf" else _tanh_tail(x_tail)
+    y[tail] = x_tail * gate
+    slope[tail] = gate + x_tail * density
 
 
 def product(dy: Array, slope: Array) -> Array:
@@ -218,17 +232,11 @@ def _forward(x: Array, bias: Array | None, form: str, shape: tuple[int, ...]) ->
 
 def _single_block(x: Array, y: Array, slope: Array, form: str) -> None:
     squares = scratch("gelu squares", x.shape, np.float32)
-    tail = _places_below(x, TAIL)
-    x_tail = x[tail].astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):  # where float32 ends, the limits are right
         np.square(x, out=squares)
         e = _power(x, squares, form)
         (_write_erf_slope if form == "erf" else _write_tanh_slope)(x, squares, e, slope)
-        e += 1.0
         np.divide(x, e, out=y)
-    gate, density = _erf_tail(x_tail) if form == "erf" else _tanh_tail(x_tail)
-    y[tail] = x_tail * gate
-    slope[tail] = gate + x_tail * density
 
 
 def _power(x: Array, squares: Array, form: str) -> Array:
@@ -255,17 +263,17 @@ def _places_below(x: Array, limit: float) -> Array:
 
 
 def _write_erf_slope(x: Array, squares: Array, e: Array, slope: Array) -> None:
-    """Write g(x) + x normal_pdf(x) to ``slope``, where g = 1 / (1 + e); squares are overwritten."""
+    """Write g(x) + x normal_pdf(x) to ``slope``, where g = 1 / (1 + e); leave 1 + e in ``e``."""
     np.multiply(squares, -0.5 * LOG2_E, out=slope)
     slope += LOG2_PEAK
     np.exp2(slope, out=slope)
     slope *= x
-    gate = np.add(e, 1.0, out=squares)
-    slope += np.reciprocal(gate, out=gate)
+    e += 1.0
+    slope += np.reciprocal(e, out=squares)
 
 
 def _write_tanh_slope(x: Array, squares: Array, e: Array, slope: Array) -> None:
-    """Write g(x) + x 2 u'(x) g(x) (1 - g(x)) to ``slope``, where g = 1 / (1 + e); squares are overwritten.
+    """Write g(x) + x 2 u'(x) g(x) (1 - g(x)) to ``slope``, where g = 1 / (1 + e); leave 1 + e in ``e``.
 
     1 - g is e g: it does not cancel. Far to the right e is 0, and u', its factor, must not become infinite.
     """
@@ -273,8 +281,8 @@ def _write_tanh_slope(x: Array, squares: Array, e: Array, slope: Array) -> None:
     slope += 2.0 * SQRT_2_OVER_PI
     slope *= e
     slope *= x
-    gate = np.add(e, 1.0, out=squares)
-    np.reciprocal(gate, out=gate)
+    e += 1.0
+    gate = np.reciprocal(e, out=squares)
     slope *= gate
     slope *= gate
     slope += gate
@@ -318,6 +326,3 @@ def _polynomial(coefficients: tuple[float, ...], x: Array, out: Array) -> Array:
         out *= x
     out += coefficients[-1]
     return out
-
-
-BLOCK_WRITERS = {np.dtype(np.float32): _single_block, np.dtype(np.float64): _double_block}

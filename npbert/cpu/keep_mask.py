@@ -71,7 +71,7 @@ def draw_kept_stretches(firsts: Array, counts: Array, rate: float, seed: int, la
     Parameters
     ----------
     firsts, counts : (stretches,) int
-        Where each begins, and how long it is, at least 1. There is one at least.
+        Where each begins, and how long it is, at least 1.
     rate, seed, layer, site
         See :func:`npbert.ops.dropout_keep_mask`.
 
@@ -80,6 +80,8 @@ def draw_kept_stretches(firsts: Array, counts: Array, rate: float, seed: int, la
     (sum of counts,) bool
         One stretch after the other.
     """
+    if len(firsts) == 0:
+        return np.empty(0, bool)
     offsets = firsts % 4  # between the first element that a counter decides and the first that is wanted
     counters = (offsets + counts + 3) // 4
     drawn = _draw(_ranges(firsts // 4, counters), rate, seed, layer, site).reshape(-1)
@@ -148,7 +150,8 @@ class TextDropout(NamedTuple):
     text: int  # which one of the batch it is
     heads: int  # N
     tokens: int  # T of the batch, padding and all
-    positions: slice | Array = slice(None)  # of the T tokens, those that are there
+    positions: slice | Array = slice(None)  # of the T tokens, those that may be looked at
+    query_positions: slice | Array | None = None  # those that look; None: the same
 
     @property
     def survivor_scale(self) -> float:
@@ -157,10 +160,22 @@ class TextDropout(NamedTuple):
 
     @property
     def is_short(self) -> bool:
-        """Whether it is one of those that `drawn_together` draws: short, and without holes."""
+        """Whether it is one of those that `drawn_together` draws: short, and no holes between the keys."""
         if not isinstance(self.positions, slice):
             return False
-        return self.heads * len(range(self.tokens)[self.positions]) ** 2 <= MOST_DRAWN_TOGETHER
+        return 0 < self.heads * len(self.query_places) * len(self.places) <= MOST_DRAWN_TOGETHER
+
+    @property
+    def places(self) -> Array:
+        """Which of the T tokens may be looked at."""
+        return np.arange(self.tokens)[self.positions]
+
+    @property
+    def query_places(self) -> Array:
+        """Which of the T tokens look."""
+        if self.query_positions is None:
+            return self.places
+        return np.arange(self.tokens)[self.query_positions]
 
     def kept(self, heads: slice, queries: slice, keys: slice | Array) -> Array:
         """Draw which probabilities survive, (heads, queries, keys) bool.
@@ -172,17 +187,16 @@ class TextDropout(NamedTuple):
         keys : slice, or array of int
             Ascending.
         """
-        places = np.arange(self.tokens)[self.positions]
         all_heads = self.text * self.heads + np.arange(heads.start, heads.stop)
         square = (self.tokens, self.tokens)
-        return draw_kept_square(all_heads, places[queries], places[keys], square, *self[:4])
+        return draw_kept_square(all_heads, self.query_places[queries], self.places[keys], square, *self[:4])
 
 
 class DrawnDropout(NamedTuple):
     """Dropout of one text's attention probabilities, out of a mask that has been drawn."""
 
     rate: float
-    mask: Array  # (N, T, T) bool, of the text's own tokens
+    mask: Array  # (N, Q, K) bool, of the text's own queries and keys
 
     @property
     def survivor_scale(self) -> float:
@@ -212,17 +226,16 @@ def drawn_together(dropouts: Sequence[TextDropout]) -> list[TextDropout | DrawnD
     short = [number for number, one in enumerate(dropouts) if one.is_short]
     if not short:
         return together
-    firsts, lengths = [], []  # of the rows of probabilities of each text
+    firsts, shapes = [], []  # of the rows of probabilities of each text
     for one in (dropouts[number] for number in short):
-        places = np.arange(one.tokens)[one.positions]
+        places, queries = one.places, one.query_places
         heads = one.text * one.heads + np.arange(one.heads)
-        firsts.append(((heads[:, None] * one.tokens + places) * one.tokens + places[0]).reshape(-1))
-        lengths.append(len(places))
-    counts = np.repeat(lengths, [len(some) for some in firsts])
+        firsts.append(((heads[:, None] * one.tokens + queries) * one.tokens + places[0]).reshape(-1))
+        shapes.append((one.heads, len(queries), len(places)))
+    counts = np.repeat([shape[-1] for shape in shapes], [len(some) for some in firsts])
     kept = draw_kept_stretches(np.concatenate(firsts), counts, *dropouts[short[0]][:4])
     start = 0
-    for number, length in zip(short, lengths, strict=True):
-        shape = (dropouts[number].heads, length, length)
+    for number, shape in zip(short, shapes, strict=True):
         stop = start + math.prod(shape)
         together[number] = DrawnDropout(dropouts[number].rate, kept[start:stop].reshape(shape))
         start = stop

@@ -18,7 +18,7 @@ from npbert.cpu.gelu import write_gelu
 from npbert.cpu.keep_mask import TextDropout, draw_kept_rows, drawn_together
 from npbert.cpu.layernorm import normalise_rows
 from npbert.cpu.packed_attention import Dropout, attend, attend_backward
-from npbert.cpu.rows import Text
+from npbert.cpu.rows import Chunk, Text
 from npbert.cpu.workers import BLOCK, row_blocks, row_by_row, scratch
 from npbert.ops.activations import ACTIVATIONS, GELU_FORMS
 from npbert.ops.array_module import Array
@@ -79,39 +79,44 @@ def cut(vector: Array, weights: LayerWeights) -> LayerWeights:
 
 
 class LayerMemory(NamedTuple):
-    """What a layer computes on its way and reads again on its way back; all with R rows."""
+    """What a layer computes on its way and reads again on its way back.
+
+    After attention there are only the W rows of which its result is wanted.
+    """
 
     qkv: Any  # (R, 3 D)
-    lse: Any  # (R, N), see `attend`
-    context: Any  # (R, D)
-    attention_keep: Any  # (R, D) bool, None without dropout
-    attention_hat: Any  # (R, D), the layernorm's rows before they are scaled
-    attention_inv_std: Any  # (R, 1)
-    attended: Any  # (R, D)
-    activated: Any  # (R, F)
-    slope: Any  # (R, F), of the activation
-    output_keep: Any  # (R, D) bool, None without dropout
-    output_hat: Any  # (R, D)
-    output_inv_std: Any  # (R, 1)
+    lse: Any  # (W, N), see `attend`
+    context: Any  # (W, D)
+    attention_keep: Any  # (W, D) bool, None without dropout
+    attention_hat: Any  # (W, D), the layernorm's rows before they are scaled
+    attention_inv_std: Any  # (W, 1)
+    attended: Any  # (W, D)
+    activated: Any  # (W, F)
+    slope: Any  # (W, F), of the activation
+    output_keep: Any  # (W, D) bool, None without dropout
+    output_hat: Any  # (W, D)
+    output_inv_std: Any  # (W, 1)
 
 
-def layer_memory_plan(rows: int, config: BertConfig, dtype: DTypeLike, has_dropout: bool) -> LayerMemory:
-    """Return the shape and the dtype of each field."""
+def layer_memory_plan(
+    rows: int, wanted: int, config: BertConfig, dtype: DTypeLike, has_dropout: bool
+) -> LayerMemory:
+    """Return the shape and the dtype of each field, of R rows of which W are wanted."""
     width, inner = config.hidden_size, config.intermediate_size
-    keep = ((rows, width), bool) if has_dropout and config.hidden_dropout_prob > 0 else None
+    keep = ((wanted, width), bool) if has_dropout and config.hidden_dropout_prob > 0 else None
     return LayerMemory(
         qkv=((rows, 3 * width), dtype),
-        lse=((rows, config.num_attention_heads), dtype),
-        context=((rows, width), dtype),
+        lse=((wanted, config.num_attention_heads), dtype),
+        context=((wanted, width), dtype),
         attention_keep=keep,
-        attention_hat=((rows, width), dtype),
-        attention_inv_std=((rows, 1), dtype),
-        attended=((rows, width), dtype),
-        activated=((rows, inner), dtype),
-        slope=((rows, inner), dtype),
+        attention_hat=((wanted, width), dtype),
+        attention_inv_std=((wanted, 1), dtype),
+        attended=((wanted, width), dtype),
+        activated=((wanted, inner), dtype),
+        slope=((wanted, inner), dtype),
         output_keep=keep,
-        output_hat=((rows, width), dtype),
-        output_inv_std=((rows, 1), dtype),
+        output_hat=((wanted, width), dtype),
+        output_inv_std=((wanted, 1), dtype),
     )
 
 
@@ -138,7 +143,7 @@ def layer_forward(
     x: Array,
     y: Array,
     memory: LayerMemory,
-    texts: list[Text],
+    chunk: Chunk,
     weights: LayerWeights,
     config: BertConfig,
     dropout: LayerDropout | None,
@@ -148,11 +153,12 @@ def layer_forward(
     Parameters
     ----------
     x : (R, D) float32 or float64
-    y : (R, D)
-        Written.
+    y : (W, D)
+        Written: the wanted rows of the result.
     memory : LayerMemory
         Written.
-    texts : list of Text
+    chunk : Chunk
+        Where texts end, and which rows are wanted.
     weights : LayerWeights
     config : BertConfig
     dropout : LayerDropout or None
@@ -160,20 +166,24 @@ def layer_forward(
     Returns
     -------
     list
-        What `attend` keeps of each text's dropout.
+        What `attend` keeps of the dropout of each text in which something is wanted.
     """
-    kept = _attention_forward(x, memory, texts, weights, config, dropout)
+    kept = _attention_forward(x, memory, chunk, weights, config, dropout)
+    if dropout is not None:
+        dropout = dropout._replace(places=dropout.places[chunk.wanted])
+    _attention_output_forward(x[chunk.wanted], memory, weights, config, dropout)
     _feed_forward_forward(y, memory, weights, config, dropout)
     return kept
 
 
 def layer_backward(
     dy: Array,
+    dx: Array,
     gradients: LayerWeights,
     is_first: bool,
     x: Array,
     memory: LayerMemory,
-    texts: list[Text],
+    chunk: Chunk,
     weights: LayerWeights,
     config: BertConfig,
     attention_kept: list[Any],
@@ -182,55 +192,116 @@ def layer_backward(
 
     Parameters
     ----------
-    dy : (R, D) floating
-        Gradient of the output; overwritten with that of the input.
+    dy : (W, D) floating
+        Gradient of the output; overwritten.
+    dx : (R, D)
+        Written: the gradient of the input; may be ``dy``, if all rows are wanted.
     gradients : LayerWeights
         What these rows contribute is added, or, if it is the first contribution, written.
     is_first : bool
-    x, memory, texts, weights, config
+    x, memory, chunk, weights, config
         Those of the forward.
     attention_kept : list
         What the forward returned.
     """
     _feed_forward_backward(dy, gradients, is_first, memory, weights, config)
-    _attention_backward(dy, gradients, is_first, x, memory, texts, weights, config, attention_kept)
+    dcontext, dresidual = _attention_output_backward(dy, gradients, is_first, memory, weights, config)
+    _attention_backward(dcontext, dx, gradients, is_first, x, memory, chunk, weights, config, attention_kept)
+    dx[chunk.wanted] += dresidual
 
 
-def rows_of(memory: LayerMemory, rows: slice) -> LayerMemory:
-    """Return some of the rows."""
-    return LayerMemory(*(None if array is None else array[rows] for array in memory))
+def rows_of(memory: LayerMemory, chunk: Chunk) -> LayerMemory:
+    """Return the rows of a chunk."""
+    wanted = LayerMemory(*(None if array is None else array[chunk.wanted_rows] for array in memory))
+    return wanted._replace(qkv=memory.qkv[chunk.rows])
 
 
-# The two halves of a layer -----------------------------------------------------------------------------
+# The parts of a layer ----------------------------------------------------------------------------------
 
 
 def _attention_forward(
     x: Array,
     memory: LayerMemory,
-    texts: list[Text],
+    chunk: Chunk,
     weights: LayerWeights,
     config: BertConfig,
     dropout: LayerDropout | None,
 ) -> list[Any]:
     _linear(x, weights.qkv, weights.qkv_bias, memory.qkv)
     q, k, v = _split(memory.qkv, config)
+    q = q[chunk.wanted]
     (context,) = _split(memory.context, config)
-    kept = [
+    texts = _texts_with_queries(chunk)
+    return [
         attend(
-            q[text.rows],
+            q[text.queries],
             k[text.rows],
             v[text.rows],
-            context[text.rows],
+            context[text.queries],
             text.keys,
-            memory.lse[text.rows],
+            memory.lse[text.queries],
             text_dropout,
         )
         for text, text_dropout in zip(texts, _text_dropouts(texts, config, dropout), strict=True)
     ]
+
+
+def _attention_backward(
+    dcontext: Array,
+    dx: Array,
+    gradients: LayerWeights,
+    is_first: bool,
+    x: Array,
+    memory: LayerMemory,
+    chunk: Chunk,
+    weights: LayerWeights,
+    config: BertConfig,
+    attention_kept: list[Any],
+) -> None:
+    dqkv = scratch("layer dqkv", memory.qkv.shape, dx.dtype)
+    q, k, v = _split(memory.qkv, config)
+    dq, dk, dv = _split(dqkv, config)
+    are_all_wanted = len(memory.context) == len(x)
+    if are_all_wanted:
+        dq_wanted = dq
+    else:
+        dqkv[...] = 0  # of texts in which nothing is wanted, and of queries that are not
+        dq_wanted = scratch("layer dq", (len(memory.context), *q.shape[1:]), dx.dtype)
+    q = q[chunk.wanted]
+    (context,), (dcontext,) = _split(memory.context, config), _split(dcontext, config)
+    for text, kept in zip(_texts_with_queries(chunk), attention_kept, strict=True):
+        rows, queries = text.rows, text.queries
+        attend_backward(
+            dcontext[queries],
+            q[queries],
+            k[rows],
+            v[rows],
+            context[queries],
+            memory.lse[queries],
+            dq_wanted[queries],
+            dk[rows],
+            dv[rows],
+            text.keys,
+            kept,
+            1.0 if kept is None else 1 / (1 - config.attention_probs_dropout_prob),
+        )
+    if not are_all_wanted:
+        dq[chunk.wanted] = dq_wanted
+    _add_product(dqkv, x, gradients.qkv, gradients.qkv_bias, is_first)
+    np.matmul(dqkv, weights.qkv, out=dx)
+
+
+def _attention_output_forward(
+    residual: Array,
+    memory: LayerMemory,
+    weights: LayerWeights,
+    config: BertConfig,
+    dropout: LayerDropout | None,
+) -> None:
     _linear(memory.context, weights.attention_output, weights.attention_output_bias, memory.attention_hat)
     _draw_and_drop(memory.attention_hat, memory.attention_keep, config, dropout, SITE_ATTENTION_OUTPUT)
     _residual_layernorm(
-        x,
+        residual,
         memory.attention_hat,
         memory.attention_inv_std,
         weights.attention_norm,
@@ -238,20 +309,17 @@ def _attention_forward(
         config.layer_norm_eps,
         memory.attended,
     )
-    return kept
 
 
-def _attention_backward(
+def _attention_output_backward(
     dy: Array,
     gradients: LayerWeights,
     is_first: bool,
-    x: Array,
     memory: LayerMemory,
-    texts: list[Text],
     weights: LayerWeights,
     config: BertConfig,
-    attention_kept: list[Any],
-) -> None:
+) -> tuple[Array, Array]:
+    """Return the gradients of attention's result and of the residual, in scratch memory."""
     dsum = scratch("layer dsum", dy.shape, dy.dtype)
     _layernorm_backward(
         dy,
@@ -266,33 +334,10 @@ def _attention_backward(
     _add_product(
         dprojected, memory.context, gradients.attention_output, gradients.attention_output_bias, is_first
     )
-    dmerged = np.matmul(
-        dprojected, weights.attention_output, out=scratch("layer dmerged", dy.shape, dy.dtype)
+    dcontext = np.matmul(
+        dprojected, weights.attention_output, out=scratch("layer dcontext", dy.shape, dy.dtype)
     )
-
-    dqkv = scratch("layer dqkv", memory.qkv.shape, dy.dtype)
-    q, k, v = _split(memory.qkv, config)
-    dq, dk, dv = _split(dqkv, config)
-    (context,), (dcontext,) = _split(memory.context, config), _split(dmerged, config)
-    for text, kept in zip(texts, attention_kept, strict=True):
-        rows = text.rows
-        attend_backward(
-            dcontext[rows],
-            q[rows],
-            k[rows],
-            v[rows],
-            context[rows],
-            memory.lse[rows],
-            dq[rows],
-            dk[rows],
-            dv[rows],
-            text.keys,
-            kept,
-            1.0 if kept is None else 1 / (1 - config.attention_probs_dropout_prob),
-        )
-    _add_product(dqkv, x, gradients.qkv, gradients.qkv_bias, is_first)
-    np.matmul(dqkv, weights.qkv, out=dy)
-    dy += dsum  # the residual, and the way through attention
+    return dcontext, dsum
 
 
 def _feed_forward_forward(
@@ -367,7 +412,7 @@ def _bias_activation(x: Array, bias: Array, slope: Array, name: str) -> None:
         part += bias
         if name in GELU_FORMS:
             flat = part.reshape(-1)
-            write_gelu(flat, flat, slope_part.reshape(-1), GELU_FORMS[name])
+            write_gelu(flat, flat, slope_part.reshape(-1), GELU_FORMS[name], exact_tail=False)
         else:
             activation = ACTIVATIONS[name]
             kept = activation.kept(part)
@@ -453,6 +498,10 @@ def _dropped(dsum: Array, keep: Array | None, config: BertConfig) -> Array:
     return dropped
 
 
+def _texts_with_queries(chunk: Chunk) -> list[Text]:
+    return [text for text in chunk.texts if text.queries.stop > text.queries.start]
+
+
 def _text_dropouts(
     texts: list[Text], config: BertConfig, dropout: LayerDropout | None
 ) -> Sequence[Dropout | None]:
@@ -471,6 +520,7 @@ def _text_dropouts(
                 config.num_attention_heads,
                 dropout.tokens,
                 text.tokens,
+                text.query_tokens,
             )
             for text in texts
         ]

@@ -65,6 +65,28 @@ def test_float32_values_are_within_the_budget_at_every_hundredth_number(form):
 
 
 @both_forms
+def test_without_the_exact_tail_only_digits_beside_1_are_lost(form):
+    far = np.geomspace(40, 1e30, 99)
+    x = np.concatenate([-far, np.linspace(-40, 40, 400_001), far]).astype(np.float32)
+    y, slopes = np.empty_like(x), np.empty_like(x)
+    engine.write_gelu(x, y, slopes, form, exact_tail=False)
+    expected, cache = ops.gelu_forward(x.astype(np.float64), form)
+    assert_finite(y, "y")
+    assert_finite(slopes, "slope")
+    np.testing.assert_allclose(y, expected, rtol=6 * U32, atol=5e-7)  # as its docstring says
+    expected_slope = ops.gelu_backward(np.ones(x.shape), cache)
+    np.testing.assert_allclose(slopes, expected_slope, rtol=0, atol=5 * U32)
+
+
+def test_the_second_look_at_the_tail_is_left_out():
+    x = np.linspace(-5, -3, 1001).astype(np.float32)
+    y = np.empty_like(x)
+    engine.write_gelu(x, y, np.empty_like(x), "erf", exact_tail=False)
+    exactly, _ = engine.gelu_forward(x)
+    assert np.any(y != exactly)
+
+
+@both_forms
 def test_tail_is_as_good_as_float32_can_be(form):
     x = np.linspace(-11, -2.5001, 1001).astype(np.float32)
     y, _ = engine.gelu_forward(x, form)
