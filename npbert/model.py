@@ -324,8 +324,8 @@ def encoder_forward(
     key_mask : (B, T) bool or None
         True for real tokens.
     read_mask : (B, T) bool or None
-        True for tokens whose result is looked at. Every token is computed here; an engine may leave out those
-        that nobody looks at, neither attention nor what comes after, and return zeros for them.
+        True for tokens whose result is looked at. Every token is computed here; an engine may leave out what
+        nobody looks at, neither attention nor what comes after, and return zeros for the others.
     dropout_seed : int or None
     ops : module
         An engine with an encoder layer of its own has it used.

@@ -139,7 +139,9 @@ class Floor:
         )
 
 
-def forward_products(config: BertConfig, lengths: Sequence[int], pooler: bool = False) -> list[Product]:
+def forward_products(
+    config: BertConfig, lengths: Sequence[int], pooler: bool = False, wanted: Sequence[int] | None = None
+) -> list[Product]:
     """Return the products of a forward pass over the tokens of some texts.
 
     Parameters
@@ -149,6 +151,8 @@ def forward_products(config: BertConfig, lengths: Sequence[int], pooler: bool = 
         Tokens of each text.
     pooler : bool
         Whether there is one.
+    wanted : sequence of int, optional
+        Of how many tokens of each text the last layer's result is wanted; by default, of all.
 
     Examples
     --------
@@ -163,13 +167,16 @@ def forward_products(config: BertConfig, lengths: Sequence[int], pooler: bool = 
     heads, width = config.num_attention_heads, config.head_width
     products = []
     for layer in range(config.num_hidden_layers):
+        is_last = layer == config.num_hidden_layers - 1
+        queries = wanted if wanted is not None and is_last else lengths
+        rows = sum(queries)
         products.append(Product(tokens, hidden, 3 * hidden, weight=f"{layer}.query, key, value"))
-        for length in lengths:
-            products.append(Product(length, width, length, "NT", heads))  # scores
-            products.append(Product(length, length, width, "NN", heads))  # contexts
-        products.append(Product(tokens, hidden, hidden, weight=f"{layer}.output"))
-        products.append(Product(tokens, hidden, inner, weight=f"{layer}.intermediate"))
-        products.append(Product(tokens, inner, hidden, weight=f"{layer}.feed-forward output"))
+        for length, count in zip(lengths, queries, strict=True):
+            products.append(Product(count, width, length, "NT", heads))  # scores
+            products.append(Product(count, length, width, "NN", heads))  # contexts
+        products.append(Product(rows, hidden, hidden, weight=f"{layer}.output"))
+        products.append(Product(rows, hidden, inner, weight=f"{layer}.intermediate"))
+        products.append(Product(rows, inner, hidden, weight=f"{layer}.feed-forward output"))
     if pooler:
         products.append(Product(len(lengths), hidden, hidden, weight="pooler"))
     return products

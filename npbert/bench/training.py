@@ -154,13 +154,19 @@ def compare_training(
 
 
 def training_floor(problem: Problem) -> Floor:
-    """Return the matrix products of a problem, forward and backward, logits only where a label is."""
+    """Return the matrix products that a problem's gradients take.
+
+    Forward and backward, logits only where a label is, and of the last layer what the loss is computed from.
+    """
     lengths = problem.batch["attention_mask"].sum(axis=1).tolist()
     total, config = sum(lengths), problem.config
     masked = int((problem.batch["labels"] != IGNORE_INDEX).sum()) if problem.task == "pretraining" else 0
     chunks = []
     for chunk in chunks_of(lengths, CHUNK_TOKENS):
-        products: list[Product] = forward_products(config, chunk, pooler=True)
+        wanted = [
+            1 + round(masked * length / total) for length in chunk
+        ]  # the first token, and labelled ones
+        products: list[Product] = forward_products(config, chunk, pooler=True, wanted=wanted)
         share = round(masked * sum(chunk) / total)
         if share:
             products += decoder_products(config, share)

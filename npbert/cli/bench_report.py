@@ -27,7 +27,7 @@ first one in the same round."""
 METHOD: Final = """\
 Results are checked before anything is timed; what is wrong is not timed. Medians, and between which values
 the middle 80 % are. Contenders take turns; a time is divided by that of the first one in the same round.
-GFLOP/s counts the matrix products alone, without padding, for all alike; the floor computes only them."""
+GFLOP/s counts the matrix products that are needed, for all alike; the floor computes only them."""
 
 
 def show(

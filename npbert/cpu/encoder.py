@@ -96,7 +96,7 @@ def encoder_forward(
         and a model without layers.
     hidden : (B, T, D) float32 or float64
     key_mask, read_mask : (B, T) bool or None
-        A token that is in neither gets zeros.
+        A token that is not read gets zeros: the last layer does not compute it.
     dropout_seed : int or None
     ops : module
     output_hidden_states, output_attentions : bool
@@ -159,6 +159,7 @@ def encoder_backward(
     Parameters
     ----------
     dy : (B, T, D) floating
+        That of tokens that are not read is not looked at.
     cache : what the forward returned
     config : BertConfig
     ops : module
@@ -166,7 +167,7 @@ def encoder_backward(
     Returns
     -------
     dhidden : (B, T, D)
-        Zeros where a token was left out.
+        Zeros where a token is neither read nor a key.
     grads : dict of str to array
         Keyed like the encoder's parameters.
     """

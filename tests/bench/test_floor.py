@@ -24,6 +24,13 @@ def test_forward_products_by_hand():
     assert flops(decoder_products(CONFIG, 4)) == 2 * 4 * 12 * (12 + 50)
 
 
+def test_the_last_layer_is_for_what_is_wanted():
+    kv, all_tokens, wanted = 5 + 3, 25 + 9, 2 + 1
+    layer = 2 * kv * (4 * 12 * 12 + 2 * 12 * 20) + 2 * 2 * all_tokens * 12
+    last = 2 * kv * 3 * 12 * 12 + 2 * wanted * (12 * 12 + 2 * 12 * 20) + 2 * 2 * (2 * 5 + 1 * 3) * 12
+    assert flops(forward_products(CONFIG, [5, 3], wanted=[2, 1])) == layer + last
+
+
 def test_gradients_take_twice_as_much():
     products = [*forward_products(CONFIG, [5, 3], pooler=True), *decoder_products(CONFIG, 4)]
     assert flops(with_gradients(products)) == 3 * flops(products)

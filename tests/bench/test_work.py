@@ -103,8 +103,10 @@ def test_pretraining_batch():
     labels = problem.batch["labels"]
     assert (labels != IGNORE_INDEX).sum() == 9  # 15 % of 60
     floor = training.training_floor(problem)
-    rows = 60
-    forward = 2 * rows * (4 * 64**2 + 2 * 64 * 256) + 3 * 2 * 2 * 20**2 * 64 + 2 * 3 * 64**2
+    wanted = 3 * (1 + 3)  # of each text the first token, and 15 % of 20
+    forward = (
+        2 * 60 * 3 * 64**2 + 2 * wanted * (64**2 + 2 * 64 * 256) + 2 * 2 * wanted * 20 * 64 + 2 * 3 * 64**2
+    )
     assert floor.flops == 3 * (forward + 2 * 9 * 64 * (64 + training.VOCABULARY))
 
 
