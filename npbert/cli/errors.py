@@ -45,8 +45,9 @@ def exit_code_of(error: BaseException, program: str) -> int:
     Parameters
     ----------
     error : BaseException
-        npbert raises ValueError, TypeError and OSError for what a user got wrong, and BackendError for what
-        this machine lacks; anything else is a mistake of npbert's own.
+        npbert raises ValueError, TypeError and OSError for what a user got wrong, BackendError for what this
+        machine lacks, and ImportError for an extra that is not installed; anything else is a mistake of
+        npbert's own.
     program : str
         What the message starts with, such as "npbert embed".
 
@@ -64,7 +65,7 @@ def exit_code_of(error: BaseException, program: str) -> int:
         complain(program, "error", f"out of memory{detail}; try fewer texts, or smaller batches")
     elif isinstance(error, OSError):
         complain(program, "error", _describe(error))
-    elif isinstance(error, CommandError | ValueError | BackendError):
+    elif isinstance(error, CommandError | ValueError | BackendError | ImportError):
         complain(program, "error", str(error))
     else:
         what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -280,12 +280,14 @@ def numbers(record: Record) -> str:
 
     Examples
     --------
-    >>> numbers({"loss": 0.5, "macro_f1": 0.25})
-    'loss 0.5, macro f1 25.0%'
+    >>> numbers({"loss": 0.5, "macro_f1": 0.25, "tokens_per_second": 12345.6})
+    'loss 0.5, macro f1 25.0%, tokens per second 12,346'
     """
     parts = []
     for name, value in record.items():
         shown = f"{value:.1%}" if name.endswith(SHARES) else f"{value:.4g}"
+        if name == "tokens_per_second":
+            shown = f"{value:,.0f}"
         parts.append(f"{name.replace('_', ' ')} {shown}")
     return ", ".join(parts)
 

@@ -118,7 +118,7 @@ def chunks_of_texts(lengths: Sequence[int]) -> list[list[int]]:
     Examples
     --------
     >>> chunks_of_texts([200, 100, 0, 190, 90])
-    [[0], [3], [1], [4]]
+    [[0, 4], [3, 1]]
     """
     total = sum(lengths)
     chunks: list[list[int]] = [[] for _ in range(chunk_count(total, CHUNK_ROWS, LEAST_CHUNK_ROWS))]

@@ -102,6 +102,11 @@ def test_bad_usage(argv, word, capsys):
         (PermissionError(13, "Permission denied", "x.txt"), 1, ["x.txt: permission denied"]),
         (MemoryError(), 1, ["out of memory"]),
         (KeyboardInterrupt(), 130, ["interrupted"]),
+        (
+            ImportError('pip install "npbert[plot]"'),
+            1,
+            ["npbert info: error: ", 'pip install "npbert[plot]"'],
+        ),
         (ZeroDivisionError("division by zero"), 1, ["internal error", "ZeroDivisionError", "--debug"]),
     ],
 )

@@ -102,6 +102,14 @@ def test_a_vocabulary_is_made_where_there_is_none(capsys, corpus, config, out):
     assert bert.tokenizer.encode("a b.").tokens == ["[CLS]", "a", "b", ".", "[SEP]"]
 
 
+def test_a_vocabulary_cannot_be_made_without_tokenizers(capsys, corpus, config, out, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    (config.parent / "vocab.txt").unlink()
+    words = ["pretrain", "--corpus", corpus, "--config", config, "--out", out, *FAST]
+    assert_fails(capsys, words, 1, "npbert pretrain: error: ", 'pip install "npbert[tokenizers]"')
+    assert not out.exists()
+
+
 def test_resume_after_sigterm_gives_the_same_bits(capsys, corpus, config, tmp_path):
     """In a process of its own: the signal is a real one."""
     options = ["--corpus", corpus, "--config", config, "--steps", "300", "--batch-size", "4"]

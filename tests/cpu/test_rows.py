@@ -65,5 +65,7 @@ def test_chunks_have_about_as_many_rows_each(seed):
 
 
 def test_little_work_is_not_cut_small():
-    assert len(chunks_of_texts([20] * 12)) == 20 * 12 // LEAST_CHUNK_ROWS
+    assert len(chunks_of_texts([20] * ((LEAST_CHUNK_ROWS - 1) // 20))) == 1
+    assert len(chunks_of_texts([20] * (3 * LEAST_CHUNK_ROWS // 20))) == 2
+    assert len(chunks_of_texts([32] * (4 * LEAST_CHUNK_ROWS // 32))) == 4
     assert chunks_of_texts([5, 3, 4]) == [[0, 2, 1]]
